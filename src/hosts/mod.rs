@@ -1,0 +1,105 @@
+//! Where commands run and files lie: this machine now, machines by SSH later.
+//!
+//! In: an [`Invocation`] or a path. Out: what the program said, or a `StepError` whose class is decided here. Never
+//! here: a shell that was not asked for, a secret in an argument list, a program that outlives its cancel.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::StepError;
+use crate::secret::{Text, Vault};
+
+/// A program to run on a host.
+#[derive(Debug, Clone, Default)]
+pub struct Invocation {
+    /// Program and arguments. No shell: `["sh", "-c", …]` asks for one. Marks are refused: arguments are public.
+    pub argv: Vec<String>,
+    /// Added to the environment; the right place for secrets.
+    pub env: BTreeMap<String, Text>,
+    /// Where it runs; the host's default unless given.
+    pub workdir: Option<String>,
+    /// What it reads.
+    pub stdin: Option<Text>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// What it wrote to standard output, up to the caller's limit.
+    pub stdout: Vec<u8>,
+    /// The end of what it wrote to standard error, for messages.
+    pub stderr_tail: String,
+}
+
+/// Called with each line as it comes: `true` for standard error.
+pub type OnLine<'a> = &'a (dyn Fn(bool, &str) + Send + Sync);
+
+/// A file as `inspect` records it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// Its content, base64.
+    pub content: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's number.
+    pub uid: u32,
+    /// Group's number.
+    pub gid: u32,
+}
+
+/// A machine that steps act on.
+pub trait Host: Send + Sync + std::fmt::Debug {
+    /// The name in the pipeline.
+    fn name(&self) -> &str;
+    /// Runs a program to its end. When `cancel` fires, the whole process group gets SIGTERM, then SIGKILL. When the
+    /// runner dies, the process group ends too.
+    fn execute<'a>(
+        &'a self,
+        invocation: &'a Invocation,
+        vault: &'a Vault,
+        cancel: &'a CancellationToken,
+        on_line: OnLine<'a>,
+    ) -> BoxFuture<'a, Result<Finished, StepError>>;
+    /// A file's state; `None` when there is none. Anything but a regular file is an error.
+    fn read_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Option<FileState>, StepError>>;
+    /// Writes a file whole or not at all (temporary name, fsync, rename). `None` keeps what was there, or the default.
+    fn write_file<'a>(
+        &'a self,
+        path: &'a Path,
+        content: &'a [u8],
+        mode: Option<u32>,
+        owner: Option<(u32, u32)>,
+    ) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Removes a file; none there is no error.
+    fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>>;
+}
+
+/// The hosts of a run, by name. `local` is always there.
+#[derive(Debug, Clone, Default)]
+pub struct Hosts {
+    hosts: Arc<BTreeMap<String, Arc<dyn Host>>>,
+}
+
+impl Hosts {
+    /// These hosts.
+    pub fn new(hosts: impl IntoIterator<Item = Arc<dyn Host>>) -> Self {
+        Self { hosts: Arc::new(hosts.into_iter().map(|host| (host.name().to_owned(), host)).collect()) }
+    }
+
+    /// The host of this name.
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Host>, StepError> {
+        self.hosts.get(name).cloned().ok_or_else(|| {
+            StepError::permanent(format!("no host `{name}` can be reached from here"))
+                .help("hosts by SSH come with a later version; `local` works")
+        })
+    }
+}

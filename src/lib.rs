@@ -1,0 +1,18 @@
+//! ferry: a declarative runner for cloud migrations.
+//!
+//! A person writes a pipeline in YAML; [`pipeline`] reads it and finds everything that is wrong with it; [`engine`]
+//! decides what happens next and never does anything; [`executor`] does and never decides; [`journal`] makes every
+//! event durable before its consequence is visible; [`steps`] are the step types, which act on [`hosts`] and
+//! [`stores`]; [`report`] shows; [`cli`] is the command line.
+
+pub mod catalogue;
+pub mod clock;
+pub mod error;
+pub mod secret;
+pub mod units;
+
+pub mod cli;
+pub mod engine;
+pub mod hosts;
+pub mod steps;
+pub mod stores;
