@@ -13,6 +13,10 @@ pub mod units;
 
 pub mod cli;
 pub mod engine;
+pub mod executor;
 pub mod hosts;
+pub mod journal;
+pub mod pipeline;
+pub mod report;
 pub mod steps;
 pub mod stores;

@@ -3,7 +3,7 @@
 //! Events are the journal's format (`docs/journal.md`): a field may be added with a default, never renamed or removed
 //! without a new schema version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,11 @@ pub enum Event {
         definition: Box<Definition>,
         /// The executor's own.
         document: Value,
+        /// Steps whose text is not what it was. The engine cannot see that: `with` is not in the definition.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        changed: BTreeSet<StepPath>,
         /// What was accepted for completed steps that changed.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         accept: BTreeMap<StepPath, Accept>,
         /// Who did it.
         by: String,
@@ -191,6 +195,34 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The step that the event is about, if it is about one.
+    pub fn step(&self) -> Option<&StepPath> {
+        match self {
+            Self::Resolved { step, .. }
+            | Self::LockAcquired { step }
+            | Self::LockBusy { step, .. }
+            | Self::Inspected { step, .. }
+            | Self::InspectFailed { step, .. }
+            | Self::AttemptStarted { step, .. }
+            | Self::Ready { step, .. }
+            | Self::Checkpoint { step, .. }
+            | Self::AttemptEnded { step, .. }
+            | Self::ApprovalAsked { step, .. }
+            | Self::ApprovalGiven { step, .. }
+            | Self::UndoStarted { step, .. }
+            | Self::UndoEnded { step, .. } => Some(step),
+            Self::TimerFired { timer } => timer.step(),
+            Self::RunCreated { .. }
+            | Self::Resumed { .. }
+            | Self::PipelineChanged { .. }
+            | Self::CancelRequested { .. }
+            | Self::RollbackRequested { .. }
+            | Self::Settled { .. } => None,
+        }
+    }
+}
+
 /// What the templates of a step said before it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -268,15 +300,15 @@ pub enum Timer {
     Retry {
         /// The step.
         step: StepPath,
-        /// The attempt that failed.
-        attempt: u32,
+        /// How often the step has failed in this run: tells this wait from an earlier one.
+        failures: u32,
     },
     /// The wait before the next undo of a step.
     UndoRetry {
         /// The step.
         step: StepPath,
-        /// The undo that failed.
-        attempt: u32,
+        /// How often its undo has failed in this run.
+        failures: u32,
     },
     /// The limit of an approval.
     Approval {
@@ -288,6 +320,16 @@ pub enum Timer {
         /// Which `finally` of the run: a resumed run has another.
         session: u32,
     },
+}
+
+impl Timer {
+    /// The step that the timer belongs to, if it belongs to one.
+    pub fn step(&self) -> Option<&StepPath> {
+        match self {
+            Self::Retry { step, .. } | Self::UndoRetry { step, .. } | Self::Approval { step } => Some(step),
+            Self::Finally { .. } => None,
+        }
+    }
 }
 
 /// The status of a run: its worst truth.
@@ -372,6 +414,8 @@ pub enum Command {
         step: StepPath,
         /// The undo's number.
         attempt: u32,
+        /// Which of the step's inspections it goes back to: an index into `Node::inspections`.
+        inspection: usize,
         /// Whether an earlier undo was interrupted.
         interrupted: bool,
         /// Its limits.

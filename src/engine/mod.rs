@@ -1,13 +1,15 @@
 //! What happens next: a pure state machine, events in and commands out.
 //!
 //! In: [`Event`]s that are already durable. Out: [`Command`]s for a driver. State is the fold of the events; after a
-//! crash the same fold gives the same state, and [`Engine::open_commands`] finds again what was still to be done.
+//! crash the same fold gives the same state, and `Engine::open_commands` finds again what was still to be done.
 //! Never here: a clock, the disk, the network, a thread, chance, or a template.
 
 mod definition;
 mod event;
+mod node;
 mod path;
 
 pub use definition::*;
 pub use event::*;
+pub use node::{Inspection, Node, Question, State};
 pub use path::{Segment, StepPath};

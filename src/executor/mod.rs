@@ -1,0 +1,1 @@
+//! Carries out the engine's commands and never decides.

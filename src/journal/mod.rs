@@ -1,0 +1,1 @@
+//! The durable log of runs: the only truth about a run.

@@ -1,0 +1,3 @@
+//! What the user wrote: YAML with positions, templates, checks, the engine's definition.
+
+pub mod template;

@@ -1,0 +1,1 @@
+//! Shows: listens to events and reads journals.
