@@ -1,6 +1,178 @@
 //! The command line: one file per command.
+//!
+//! In: arguments. Out: an exit status, what was asked for on stdout, everything else on stderr. Never here: a decision
+//! about a run (the engine's), or work on hosts and stores (the executor's and the steps').
+#![allow(clippy::needless_pass_by_value, reason = "a command consumes its parsed arguments")]
+
+mod completions;
+mod exit;
+mod fault;
+mod init;
+mod output;
+mod reference;
+mod steps;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use exit::Exit;
+pub use fault::Fault;
+pub use output::Output;
+pub use reference::manual;
+
+/// Moves running services and their data from one cloud to another.
+///
+/// A pipeline is a YAML file: a DAG of typed steps. ferry checks it, shows what it would do, runs it, and can be killed
+/// at any moment and resumed, or rolled back.
+#[derive(Debug, Parser)]
+#[command(name = "ferry", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(after_help = exit_statuses(), max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// One JSON document (JSON lines for streams) on stdout instead of text for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where runs live: `sqlite:PATH` or a directory. Else `.ferry/` beside the pipeline's project.
+    #[arg(long, global = true, env = "FERRY_STORE", value_name = "STORE", hide_env_values = true)]
+    pub store: Option<String>,
+    /// How the log on stderr is written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human, value_name = "FORMAT", hide_possible_values = true)]
+    pub log_format: LogFormat,
+    /// Log more on stderr: -v what is done, -vv how, -vvv every request.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No colours. The variable `NO_COLOR` says the same.
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Work as if started in this directory.
+    #[arg(short = 'C', global = true, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// A JSON object per line.
+    Json,
+}
+
+/// Every command, in the order of a migration.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Steps(steps::Steps),
+    Init(init::Init),
+    Completions(completions::Completions),
+}
+
+/// What a command is given besides its own arguments.
+#[derive(Debug)]
+pub struct Context {
+    /// What every command takes.
+    pub global: Global,
+    /// Where words go.
+    pub out: Output,
+}
 
 /// Entry point of the binary.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+pub fn main() -> ExitCode {
+    start(std::env::args_os().collect()).into()
+}
+
+fn start(args: Vec<OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return wrong_command_line(&error, &args),
+    };
+    let out = Output::new(cli.global.json, cli.global.no_color);
+    let context = Context { global: cli.global, out };
+    match context.dispatch(cli.command) {
+        Ok(exit) => exit,
+        Err(fault) => fault.report(out),
+    }
+}
+
+impl Context {
+    fn dispatch(&self, command: Command) -> Result<Exit, Fault> {
+        if let Some(directory) = &self.global.directory {
+            std::env::set_current_dir(directory)
+                .map_err(|error| Fault::wrong(format!("cannot work in `{}`", directory.display())).cause(error))?;
+        }
+        self.start_log();
+        match command {
+            Command::Steps(args) => args.run(self),
+            Command::Init(args) => args.run(self),
+            Command::Completions(args) => args.run(self),
+        }
+    }
+
+    /// The program's own log on stderr. `FERRY_LOG` takes what `-v` cannot say (`ferry=debug,opendal=trace`).
+    fn start_log(&self) {
+        let level = match self.global.verbose {
+            0 => "warn",
+            1 => "warn,ferry=info",
+            2 => "info,ferry=debug",
+            _ => "trace",
+        };
+        let filter = tracing_subscriber::EnvFilter::try_from_env("FERRY_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        // A second start in one process (tests) keeps the first log.
+        let _ = match self.global.log_format {
+            LogFormat::Human => log.with_ansi(console::colors_enabled_stderr()).compact().try_init(),
+            LogFormat::Json => log.json().flatten_event(true).try_init(),
+        };
+    }
+}
+
+/// clap's own words, on the stream and with the exit status of this program. `--json` may stand anywhere, also in a
+/// command line that cannot be parsed.
+fn wrong_command_line(error: &clap::Error, args: &[OsString]) -> Exit {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Succeeded;
+    }
+    if args.iter().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let help = text
+            .lines()
+            .map(str::trim)
+            .find_map(|line| line.strip_prefix("tip: "))
+            .unwrap_or("`ferry --help` lists the commands");
+        return Fault::wrong(message).help(help).report(Output { json: true });
+    }
+    let _ = error.print();
+    Exit::Wrong
+}
+
+/// The name that was probably meant.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn exit_statuses() -> String {
+    let mut text = String::from("Exit status:\n");
+    for exit in Exit::ALL {
+        text.push_str(&format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
+    }
+    text.push_str("\nRUN is a run's id, a unique prefix of it, or `last`. `ferry COMMAND --help` shows examples and the JSON.");
+    text
 }

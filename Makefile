@@ -1,0 +1,61 @@
+# Everything a person or a CI machine runs. `make help` lists it.
+#
+# What is built and what is installed lies outside the clone, so that clones share it.
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ferry
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+# Tools that the targets below install for themselves; never into the user's own ~/.cargo/bin.
+TOOLS := $(CACHE)/tools
+export PATH := $(TOOLS)/bin:$(PATH)
+
+NEXTEST_VERSION := 0.9.143
+# `make test ARGS="--test cli resume"` runs only what matches.
+ARGS ?=
+# How many times `make sweep` kills a run.
+SWEEP ?= 200
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint fmt unit doc-tests demo sweep bench docs parts tools components
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: lint parts unit doc-tests ## install what is missing, then format, lints and every test
+
+lint: components ## cargo fmt --check and clippy, warnings are errors
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+fmt: components ## format the sources
+	cargo fmt
+
+unit: tools
+	cargo nextest run --locked --no-fail-fast $(ARGS)
+
+doc-tests:
+	cargo test --doc --locked
+
+demo: ## move a bucket between two S3 servers, with a kill -9 in the middle
+	scripts/demo.sh
+
+sweep: parts tools ## the long crash sweep: kill -9 at SWEEP random moments, resume, compare
+	FERRY_SWEEP=$(SWEEP) cargo nextest run --locked --release --no-capture --test crash_sweep
+
+bench: ## the figures of docs/performance.md
+	cargo bench --locked
+
+docs: ## rewrite what is generated under docs/ and pipelines/
+	UPDATE_DOCS=1 cargo test --locked --quiet
+	@git status --short docs pipelines
+
+parts: ## install the servers that tests talk to
+	scripts/install-parts.sh
+
+components:
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+
+tools:
+	@cargo nextest --version >/dev/null 2>&1 || { \
+	  echo "installing cargo-nextest $(NEXTEST_VERSION) into $(TOOLS) (once, some minutes)"; \
+	  CARGO_TARGET_DIR=$(CACHE)/tools-target cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --debug --root $(TOOLS); \
+	}

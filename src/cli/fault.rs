@@ -1,0 +1,127 @@
+//! Why a command could not do what it was asked for, and how that is told.
+
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::exit::Exit;
+use super::output::Output;
+use crate::error::{ErrorClass, Failure, StepError};
+
+/// What a command returns when it could not do what it was asked for.
+#[derive(Debug)]
+pub struct Fault {
+    /// How the process ends.
+    pub exit: Exit,
+    /// What failed: lower case, no full stop, names in backticks. Empty when all was said already.
+    pub message: String,
+    /// Whether trying again can help, when that is known.
+    pub class: Option<ErrorClass>,
+    /// A sentence with what to do.
+    pub help: Option<String>,
+    /// The chain of underlying errors, outermost first.
+    pub causes: Vec<String>,
+}
+
+impl Fault {
+    /// The command line or what it names is wrong; nothing was done.
+    pub fn wrong(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Wrong, message: message.into(), class: None, help: None, causes: Vec::new() }
+    }
+
+    /// The world said no before anything was done.
+    pub fn failure(failure: Failure) -> Self {
+        let Failure { message, class, help, causes, .. } = failure;
+        Self { exit: Exit::Wrong, message, class: Some(class), help, causes }
+    }
+
+    /// Adds the sentence that says what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Sets how the process ends.
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// Adds the underlying error.
+    #[must_use]
+    pub fn cause(mut self, cause: impl std::fmt::Display) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+
+    /// The fault as data: the `error` of a `--json` document.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "error": {
+                "message": self.message,
+                "class": self.class,
+                "help": self.help,
+                "causes": self.causes,
+                "exit": self.exit.code(),
+            }
+        })
+    }
+
+    /// Tells it, and gives the exit status.
+    pub fn report(&self, out: Output) -> Exit {
+        if self.message.is_empty() {
+            return self.exit;
+        }
+        if out.json {
+            // Nobody is left to tell when stdout is gone; the exit status says it.
+            let _ = out.document(&self.to_json());
+        } else {
+            out.note(&self.for_people());
+        }
+        self.exit
+    }
+
+    fn for_people(&self) -> String {
+        failure_text(&self.message, &self.causes, self.class, self.help.as_deref())
+    }
+}
+
+/// A failure as people read it: what failed, why, whether trying again can help, what to do.
+pub fn failure_text(message: &str, causes: &[String], class: Option<ErrorClass>, help: Option<&str>) -> String {
+    let mut text = format!("{} {message}", console::style("×").for_stderr().red());
+    for cause in causes.iter().filter(|cause| !message.contains(cause.as_str())) {
+        text.push_str("\n  because: ");
+        text.push_str(&cause.replace('\n', "\n           "));
+    }
+    if let Some(class) = class {
+        text.push_str("\n  again: ");
+        text.push_str(match class {
+            ErrorClass::Transient => "trying again may help",
+            ErrorClass::Permanent => "trying again fails the same way until something is changed",
+            ErrorClass::NeedsPerson => "only a person can say what to do",
+        });
+    }
+    if let Some(help) = help {
+        text.push_str(&format!("\n  {} ", console::style("help:").for_stderr().cyan()));
+        text.push_str(&help.replace('\n', "\n        "));
+    }
+    text
+}
+
+impl From<StepError> for Fault {
+    fn from(error: StepError) -> Self {
+        Self::failure(error.to_failure())
+    }
+}
+
+impl From<io::Error> for Fault {
+    /// Writing the answer failed. A reader that has gone away (`| head`) is no failure worth a word.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::wrong("").exit(Exit::Succeeded);
+        }
+        Self::wrong("cannot write the answer").cause(error).exit(Exit::Failed)
+    }
+}

@@ -1,0 +1,7 @@
+//! The command line, on the real binary: what each command prints, and how it exits.
+
+mod cli {
+    //! One file per concern; `bench` holds what they share.
+    mod bench;
+    mod surface;
+}

@@ -1,0 +1,92 @@
+//! What the command line looks like from outside: help, manual, completions, wrong command lines.
+
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory as _;
+
+use super::bench::Bench;
+
+#[test]
+fn the_manual_says_what_the_command_tree_says() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
+    let manual = ferry::cli::manual();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &manual).expect("the manual can be written");
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == manual, "docs/cli.md is not what the command tree says: run `make docs`");
+}
+
+#[test]
+fn every_command_has_examples_and_says_its_json() {
+    for command in ferry::cli::Cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(command.get_about().is_some(), "`{name}` says what it does");
+        let after = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        assert!(after.contains("Example"), "`{name} --help` shows an example");
+        assert!(after.contains("JSON") || name == "completions", "`{name} --help` says its JSON");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_succeed() {
+    let bench = Bench::new();
+    for args in [&["--help"][..], &["-h"], &["--version"], &["steps", "--help"]] {
+        let ran = bench.run(args).exits(0);
+        assert!(!ran.stdout.is_empty() && ran.stderr.is_empty(), "{args:?}: {ran:?}");
+    }
+    insta::assert_snapshot!("help", bench.run(&["--help"]).stdout);
+}
+
+#[test]
+fn a_wrong_command_line_exits_2_and_says_what_was_meant() {
+    let bench = Bench::new();
+    let ran = bench.run(&["stpes"]).exits(2);
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("steps"), "{ran:?}");
+    let ran = bench.run(&["stpes", "--json"]).exits(2);
+    assert_eq!(ran.json()["error"]["exit"], 2);
+    assert!(ran.stderr.is_empty(), "{ran:?}");
+    let ran = bench.run(&["-C", "no-such-folder", "steps"]).exits(2);
+    assert!(ran.stderr.contains("no-such-folder"), "{ran:?}");
+}
+
+#[test]
+fn completions_are_printed_for_each_shell() {
+    let bench = Bench::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(bench.run(&["completions", shell]).exits(0).stdout.contains("ferry"));
+    }
+}
+
+#[test]
+fn init_writes_once_and_never_over_a_file() {
+    let bench = Bench::new();
+    bench.run(&["init", "moves/first.yaml"]).exits(0);
+    let written = std::fs::read_to_string(bench.path("moves/first.yaml")).expect("it was written");
+    assert!(written.starts_with("# yaml-language-server: $schema="));
+    let ran = bench.run(&["init", "moves/first.yaml"]).exits(2);
+    assert!(ran.stderr.contains("exists already"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(bench.path("moves/first.yaml")).expect("it is still there"), written);
+}
+
+#[test]
+fn an_unknown_step_type_is_a_wrong_command_line() {
+    let ran = Bench::new().run(&["steps", "objekt.sync"]).exits(2);
+    assert!(ran.stderr.contains("`objekt.sync`") && ran.stderr.contains("help:"), "{ran:?}");
+}
+
+/// Start-up is what a shell prompt, a completion and every script pay. The aim is 10 ms; the bound leaves room for a
+/// loaded machine and a build without optimisation, and still notices a registry or a runtime that is built too early.
+#[test]
+fn version_starts_fast() {
+    let bench = Bench::new();
+    let best = (0..10)
+        .map(|_| {
+            let start = Instant::now();
+            bench.run(&["--version"]).exits(0);
+            start.elapsed()
+        })
+        .min()
+        .expect("ten runs");
+    assert!(best < Duration::from_millis(60), "`ferry --version` took {best:?}");
+}
