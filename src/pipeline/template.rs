@@ -1,1 +1,0 @@
-//! Templates: handlebars text, evaluated strictly, with whole-value expressions that keep their type.
