@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::definition::StepDef;
-use super::event::Resolution;
+use super::definition::{Body, StepDef};
+use super::event::{Resolution, StopReason};
 use super::path::StepPath;
 use crate::error::Failure;
+
+pub(super) type Ix = petgraph::graph::NodeIndex;
 
 /// Where a step is. What may happen in each state is in one table (`table.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,6 +94,22 @@ impl State {
         )
     }
 
+    /// Whether it belongs to going back.
+    pub fn is_undo(self) -> bool {
+        matches!(
+            self,
+            Self::UndoBlocked
+                | Self::UndoLocking
+                | Self::UndoQueued
+                | Self::UndoStarting
+                | Self::Undoing
+                | Self::UndoBackoff
+                | Self::UndoOpen
+                | Self::Undone
+                | Self::UndoFailed
+        )
+    }
+
     /// Whether it takes one of the `max_parallel` places.
     pub fn is_working(self) -> bool {
         matches!(self, Self::Inspecting | Self::Asking | Self::Starting | Self::Running | Self::UndoStarting | Self::Undoing)
@@ -122,6 +140,14 @@ pub struct Question {
     pub digest: String,
     /// Who may answer; empty: anybody.
     pub approvers: Vec<String>,
+}
+
+impl Question {
+    /// Whether this person (`user@host`) may answer. An approver without `@` is a user on any machine.
+    pub fn may_answer(&self, by: &str) -> bool {
+        let user = by.split('@').next().unwrap_or(by);
+        self.approvers.is_empty() || self.approvers.iter().any(|name| name == by || name == user)
+    }
 }
 
 /// A step, an instance of a `for_each`, or a step inside a pipeline used as a step.
@@ -163,13 +189,206 @@ pub struct Node {
     pub question: Option<Question>,
     /// What the lock it holds or waits for is called.
     pub lock: Option<String>,
-    /// How often an attempt was interrupted.
+    /// Who holds the lock that it waits for, when that is known.
+    pub lock_holder: Option<String>,
+    /// How often an attempt was interrupted since the run was last taken up.
     pub interruptions: u32,
+    /// How often it has failed in this run.
+    pub failures: u32,
+    /// Its place in the order in which steps were first started; 0: never.
+    pub start_order: u64,
+    /// Whether it left the pipeline by an edit after it had started: nothing but undo concerns it.
+    pub is_orphan: bool,
+
+    // ── place in the graph ──
+    pub(super) parent: Option<Ix>,
+    pub(super) children: Vec<Ix>,
+
+    // ── derived; rebuilt whenever a run is taken up ──
+    /// Needs that are not met yet.
+    pub(super) unmet: usize,
+    /// Whether it has told its dependants.
+    pub(super) has_satisfied: bool,
+    /// Children that are not done.
+    pub(super) children_left: usize,
+    /// Instances that are neither blocked nor over.
+    pub(super) instances_open: u32,
+    /// The first instance that was not looked at for a start.
+    pub(super) next_instance: usize,
+    /// `--until` names a step that does not need this one.
+    pub(super) is_held: bool,
+    /// What the nodes inside are at, at any depth.
+    pub(super) inside: Load,
+    /// A child has failed and nobody tolerates it: nothing new starts in here.
+    pub(super) is_failing: bool,
+
+    // ── this session's budget ──
+    pub(super) failures_now: u32,
+    pub(super) undo_failures: u32,
+    pub(super) undo_failures_now: u32,
+    pub(super) undo_interruptions: u32,
+
+    // ── intents ──
+    pub(super) holds_lock: bool,
+    /// The next attempt looks at the world anew.
+    pub(super) must_inspect: bool,
+    /// The next attempt follows an interrupted one.
+    pub(super) after_interruption: bool,
+    pub(super) after_undo_interruption: bool,
+    /// It was told to stop, and why.
+    pub(super) stopping: Option<StopReason>,
+    /// Once put back, it runs again (`--accept STEP=undo-first`).
+    pub(super) then_rerun: bool,
+
+    // ── rollback ──
+    /// Dependants, and the group itself, that have to be through first.
+    pub(super) undo_waits: usize,
+    pub(super) undo_children_left: usize,
+    /// Nothing of it is left to be put back.
+    pub(super) is_through: bool,
+}
+
+/// What counts towards limits and quiet, of one node or of all inside a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// A driver is at it, or a timer runs.
+    pub active: usize,
+    /// Takes one of the run's places.
+    pub working: usize,
+    /// Waits for a person's answer.
+    pub awaiting: usize,
+    /// A background step that serves: it would go on for ever.
+    pub serving: usize,
+}
+
+impl Load {
+    pub fn add(&mut self, other: Self) {
+        self.active += other.active;
+        self.working += other.working;
+        self.awaiting += other.awaiting;
+        self.serving += other.serving;
+    }
+
+    pub fn subtract(&mut self, other: Self) {
+        self.active -= other.active;
+        self.working -= other.working;
+        self.awaiting -= other.awaiting;
+        self.serving -= other.serving;
+    }
 }
 
 impl Node {
+    pub(super) fn new(path: StepPath, def: StepDef, parent: Option<Ix>, is_finally: bool) -> Self {
+        Self {
+            path,
+            def,
+            each: None,
+            each_index: 0,
+            is_finally,
+            state: State::Blocked,
+            resolution: None,
+            attempts: 0,
+            undo_attempts: 0,
+            inspections: Vec::new(),
+            checkpoint: None,
+            output: None,
+            failure: None,
+            undo_failure: None,
+            warnings: 0,
+            is_ready: false,
+            question: None,
+            lock: None,
+            lock_holder: None,
+            interruptions: 0,
+            failures: 0,
+            start_order: 0,
+            is_orphan: false,
+            parent,
+            children: Vec::new(),
+            unmet: 0,
+            has_satisfied: false,
+            children_left: 0,
+            instances_open: 0,
+            next_instance: 0,
+            is_held: false,
+            inside: Load::default(),
+            is_failing: false,
+            failures_now: 0,
+            undo_failures: 0,
+            undo_failures_now: 0,
+            undo_interruptions: 0,
+            holds_lock: false,
+            must_inspect: true,
+            after_interruption: false,
+            after_undo_interruption: false,
+            stopping: None,
+            then_rerun: false,
+            undo_waits: 0,
+            undo_children_left: 0,
+            is_through: false,
+        }
+    }
+
     /// Whether any attempt was ever started: then there may be something to undo.
     pub fn was_started(&self) -> bool {
         self.inspections.iter().any(|inspection| inspection.started)
+    }
+
+    /// Whether it holds other steps and does nothing itself: a `for_each`, or a pipeline used as a step.
+    pub fn is_group(&self) -> bool {
+        self.def.for_each || matches!(self.def.body, Body::Pipeline(_))
+    }
+
+    /// Whether it is an instance of a `for_each`.
+    pub fn is_instance(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// Whether it serves others while it runs.
+    pub fn is_background(&self) -> bool {
+        self.def.background.is_some() && !self.is_group()
+    }
+
+    /// Whether steps that need it may start: it did what was expected, was not wanted, serves, or its failure is
+    /// tolerated.
+    pub(super) fn satisfies(&self) -> bool {
+        match self.state {
+            State::Succeeded | State::Skipped => true,
+            State::Failed => self.def.continue_on_error,
+            State::Running => self.is_background() && self.is_ready,
+            _ => false,
+        }
+    }
+
+    /// Whether it counts towards the `max_parallel` of its `for_each`.
+    pub(super) fn occupies_group(&self) -> bool {
+        self.state != State::Blocked && !self.state.is_over()
+    }
+
+    /// Whether its group need not wait for it any more.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state, State::Succeeded | State::Failed | State::Skipped)
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.state;
+        Load {
+            active: usize::from(state.is_active()),
+            working: usize::from(state.is_working() && (!self.is_background() || state.is_undo())),
+            awaiting: usize::from(state == State::Awaiting),
+            serving: usize::from(state == State::Running && self.is_background() && self.is_ready),
+        }
+    }
+
+    /// The newest inspection that an attempt was started on and that has not been put back.
+    pub fn next_undo(&self) -> Option<usize> {
+        self.inspections.iter().rposition(|inspection| inspection.started && !inspection.undone)
+    }
+
+    /// Takes over what has happened to the node of the same name before an edit.
+    pub(super) fn adopt(&mut self, old: Self) {
+        let (def, parent, children, is_finally) =
+            (self.def.clone(), self.parent, std::mem::take(&mut self.children), self.is_finally);
+        *self = Self { def, parent, children, is_finally, ..old };
     }
 }

@@ -1,0 +1,213 @@
+//! The run as a whole: going forward, stopping, undoing, `finally`, over.
+
+use super::event::{Command, RunStatus, StopReason, Timer};
+use super::node::{Ix, State};
+use super::run::{Engine, Phase, Stop};
+
+impl Engine {
+    /// Moves the run on as far as it goes without another event.
+    pub(super) fn advance(&mut self) {
+        loop {
+            self.fill_places();
+            let is_quiet = self.load.active == 0;
+            match self.phase {
+                Phase::Forward => {
+                    if is_quiet && self.main_is_done() {
+                        let outcome = if self.is_tainted || self.any_failed() { RunStatus::Failed } else { RunStatus::Succeeded };
+                        self.enter_finally(outcome);
+                    } else if self.load.active == self.load.serving && !self.is_any_told() {
+                        self.nothing_moves();
+                    } else {
+                        return;
+                    }
+                }
+                Phase::Stopping(_) | Phase::Finally(_) if !is_quiet => {
+                    // Only what would go on for ever is left: it serves nobody any more.
+                    if self.load.active == self.load.serving {
+                        self.tell_all_serving();
+                    }
+                    return;
+                }
+                Phase::Stopping(Stop::Failed) => self.enter_finally(RunStatus::Failed),
+                Phase::Stopping(Stop::Cancelled) => self.enter_finally(RunStatus::Cancelled),
+                Phase::Stopping(Stop::Paused) => self.enter_over(RunStatus::Paused),
+                Phase::Stopping(Stop::RollbackCancelled) => self.enter_over(RunStatus::RollingBack),
+                Phase::Stopping(Stop::Rollback) => self.start_undo(),
+                Phase::Undoing if is_quiet => {
+                    if let Some(status) = self.continue_undo() {
+                        self.enter_finally(status);
+                    }
+                }
+                Phase::Finally(outcome) => self.leave_finally(outcome),
+                Phase::New | Phase::Undoing | Phase::Over(_) => return,
+            }
+        }
+    }
+
+    fn main_is_done(&self) -> bool {
+        self.root.iter().all(|&ix| self.graph[ix].is_done())
+    }
+
+    fn any_failed(&self) -> bool {
+        self.root.iter().any(|&ix| self.graph[ix].state == State::Failed)
+    }
+
+    fn is_any_told(&self) -> bool {
+        self.load.serving > 0 && self.graph.node_weights().any(|node| node.load().serving > 0 && node.stopping.is_some())
+    }
+
+    fn tell_all_serving(&mut self) {
+        for ix in self.graph.node_indices().collect::<Vec<_>>() {
+            if self.graph[ix].load().serving > 0 {
+                self.tell_stop(ix, StopReason::Cancelled);
+            }
+        }
+    }
+
+    /// Nothing is at work but what would serve for ever, and yet the run is not done: say why and stop.
+    fn nothing_moves(&mut self) {
+        let is_paused = self.graph.node_weights().any(|node| node.state == State::Paused && !node.is_orphan);
+        if is_paused || self.until.is_some() {
+            self.stop(Stop::Paused);
+        } else {
+            self.stuck = self.steps().filter(|node| node.state == State::Blocked).map(|node| node.path.clone()).collect();
+            self.stop(Stop::Failed);
+        }
+    }
+
+    /// Starts nothing new. What is at work ends by itself after a failure, and is told to stop otherwise.
+    pub(super) fn stop(&mut self, stop: Stop) {
+        self.phase = Phase::Stopping(stop);
+        self.halt(&self.root.clone(), stop != Stop::Failed);
+    }
+
+    /// Takes everything inside these lists out of waiting; tells what is at work to stop if `hard`.
+    pub(super) fn halt(&mut self, list: &[Ix], hard: bool) {
+        for ix in self.walk(list) {
+            let node = &self.graph[ix];
+            match node.state {
+                State::Resolving | State::Inspecting | State::Asking => {
+                    // Both only read. What they still answer is dropped.
+                    let (step, attempt) = (node.path.clone(), node.attempts);
+                    self.commands.push(Command::Stop { step, attempt, reason: StopReason::Cancelled });
+                    self.enter(ix, State::Stopped);
+                }
+                State::Locking => {
+                    self.give_back(ix);
+                    self.enter(ix, State::Stopped);
+                }
+                State::Queued | State::Awaiting | State::Backoff => self.enter(ix, State::Stopped),
+                // Put back to be run again (`--accept STEP=undo-first`).
+                State::UndoLocking => {
+                    self.give_back(ix);
+                    self.enter(ix, State::UndoBlocked);
+                }
+                State::UndoQueued | State::UndoBackoff => self.enter(ix, State::UndoBlocked),
+                State::Starting | State::Running | State::UndoStarting | State::Undoing if hard => {
+                    self.tell_stop(ix, StopReason::Cancelled);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self) {
+        match self.phase {
+            Phase::Forward | Phase::Stopping(Stop::Failed | Stop::Paused | Stop::Cancelled) | Phase::Over(RunStatus::Paused) => {
+                self.has_settled = false;
+                self.stop(Stop::Cancelled);
+            }
+            Phase::Undoing | Phase::Stopping(Stop::Rollback) => {
+                self.stop(Stop::RollbackCancelled);
+                self.halt(&self.orphans.clone(), true);
+            }
+            Phase::Finally(_) => {
+                self.finally_is_closed = true;
+                self.halt(&self.finally.clone(), true);
+            }
+            Phase::New | Phase::Stopping(Stop::RollbackCancelled) | Phase::Over(_) => {}
+        }
+    }
+
+    pub(super) fn rollback(&mut self, past_pivot: bool) {
+        if self.pivot_started && !past_pivot {
+            return;
+        }
+        match self.phase {
+            Phase::New | Phase::Undoing | Phase::Stopping(Stop::Rollback) | Phase::Over(RunStatus::RolledBack) => {}
+            _ => {
+                self.past_pivot = past_pivot;
+                self.has_settled = false;
+                self.stop(Stop::Rollback);
+                self.halt(&self.finally.clone(), true);
+            }
+        }
+    }
+
+    /// `finally` steps start anew each time the rest has come to an end.
+    pub(super) fn enter_finally(&mut self, outcome: RunStatus) {
+        if self.finally.is_empty() {
+            return self.enter_over(outcome);
+        }
+        self.phase = Phase::Finally(outcome);
+        self.finally_session += 1;
+        self.finally_is_closed = false;
+        for ix in self.walk(&self.finally.clone()) {
+            self.forget(ix);
+        }
+        self.recount();
+        self.commands.extend(self.finally_timer());
+        self.admit_all();
+    }
+
+    /// Makes a step as if it had not run, but for its history.
+    pub(super) fn forget(&mut self, ix: Ix) {
+        let node = &mut self.graph[ix];
+        node.state = State::Blocked;
+        node.resolution = None;
+        node.output = None;
+        node.failure = None;
+        node.checkpoint = None;
+        node.must_inspect = true;
+        node.after_interruption = false;
+        node.then_rerun = false;
+        node.is_failing = false;
+        node.is_ready = false;
+        node.stopping = None;
+        self.refresh(ix);
+    }
+
+    /// Gives a step a full budget of attempts.
+    pub(super) fn refresh(&mut self, ix: Ix) {
+        let node = &mut self.graph[ix];
+        node.failures_now = 0;
+        node.interruptions = 0;
+        node.undo_failures_now = 0;
+        node.undo_interruptions = 0;
+    }
+
+    pub(super) fn finally_timer(&self) -> Option<Command> {
+        let definition = self.definition.as_ref()?;
+        let timer = Timer::Finally { session: self.finally_session };
+        Some(Command::StartTimer { timer, after: definition.finally_budget })
+    }
+
+    pub(super) fn finally_is_out_of_time(&mut self, session: u32) {
+        if session == self.finally_session && matches!(self.phase, Phase::Finally(_)) && !self.finally_is_closed {
+            self.finally_is_closed = true;
+            self.halt(&self.finally.clone(), true);
+        }
+    }
+
+    fn leave_finally(&mut self, outcome: RunStatus) {
+        let all_well = self.finally.iter().all(|&ix| matches!(self.graph[ix].state, State::Succeeded | State::Skipped));
+        // A handler never makes an outcome better; it can make a good one worse.
+        self.enter_over(if outcome == RunStatus::Succeeded && !all_well { RunStatus::Failed } else { outcome });
+    }
+
+    fn enter_over(&mut self, status: RunStatus) {
+        self.phase = Phase::Over(status);
+        self.has_settled = false;
+        self.commands.push(Command::Settle { status });
+    }
+}

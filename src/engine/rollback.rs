@@ -1,0 +1,241 @@
+//! Going back: every started step is undone, last first, in parallel where the DAG allows.
+
+use std::collections::VecDeque;
+
+use super::backoff;
+use super::definition::UndoDef;
+use super::event::{Command, Outcome, RunStatus, Timer};
+use super::forward::permanent;
+use super::node::{Ix, State};
+use super::run::{Engine, Phase};
+use crate::error::{ErrorClass, Failure};
+
+impl Engine {
+    /// Begins, or takes up again, the rollback: nothing is at work.
+    pub(super) fn start_undo(&mut self) {
+        self.phase = Phase::Undoing;
+        self.undo_stage = 0;
+        let main = self.walk(&self.root.clone());
+        for &ix in main.iter().chain(&self.orphans.clone()) {
+            let waits = self.dependants(ix).count() + usize::from(self.graph[ix].parent.is_some());
+            let node = &mut self.graph[ix];
+            node.is_through = false;
+            node.undo_waits = waits;
+            node.undo_children_left = node.children.len();
+            node.then_rerun = false;
+            node.undo_failures_now = 0;
+            node.undo_interruptions = 0;
+            if !node.is_group() && node.next_undo().is_some() {
+                node.state = State::UndoBlocked;
+            }
+        }
+        // Where an orphan stood in the graph is not known any more: the last started goes first, before the rest.
+        let graph = &self.graph;
+        self.orphans.sort_by_key(|&ix| std::cmp::Reverse(graph[ix].start_order));
+        self.recount();
+    }
+
+    /// Called when nothing is being undone: the next stage, or the outcome.
+    pub(super) fn continue_undo(&mut self) -> Option<RunStatus> {
+        let stage = self.undo_stage;
+        self.undo_stage += 1;
+        match stage.cmp(&self.orphans.len()) {
+            std::cmp::Ordering::Less => self.undo_from(vec![self.orphans[stage]]),
+            std::cmp::Ordering::Equal => {
+                let free = self.root.iter().copied().filter(|&ix| self.graph[ix].undo_waits == 0).collect();
+                self.undo_from(free);
+            }
+            std::cmp::Ordering::Greater => {
+                let is_clean = self.left_behind().next().is_none();
+                return Some(if is_clean { RunStatus::RolledBack } else { RunStatus::RollbackFailed });
+            }
+        }
+        None
+    }
+
+    /// It is the turn of these: all that depends on them is through. A list of work instead of recursion, because a
+    /// chain may be 10,000 steps long.
+    fn undo_from(&mut self, turn: Vec<Ix>) {
+        let mut work = VecDeque::from(turn);
+        while let Some(ix) = work.pop_front() {
+            if self.graph[ix].is_group() && !self.graph[ix].children.is_empty() {
+                if !self.graph[ix].state.is_undo() {
+                    self.enter(ix, State::UndoOpen);
+                }
+                for child in self.graph[ix].children.clone() {
+                    self.graph[child].undo_waits -= 1;
+                    if self.graph[child].undo_waits == 0 {
+                        work.push_back(child);
+                    }
+                }
+            } else if self.undo_one(ix) {
+                self.through(ix, &mut work);
+            }
+        }
+    }
+
+    /// What is undone needs nothing of this step any more.
+    fn through(&mut self, ix: Ix, work: &mut VecDeque<Ix>) {
+        let mut at = ix;
+        loop {
+            if std::mem::replace(&mut self.graph[at].is_through, true) {
+                return;
+            }
+            for need in self.needs(at).collect::<Vec<_>>() {
+                self.graph[need].undo_waits -= 1;
+                if self.graph[need].undo_waits == 0 {
+                    work.push_back(need);
+                }
+            }
+            let Some(group) = self.graph[at].parent else { return };
+            self.graph[group].undo_children_left -= 1;
+            if self.graph[group].undo_children_left > 0 {
+                return;
+            }
+            self.enter(group, State::Undone);
+            at = group;
+        }
+    }
+
+    /// Begins to undo one step. Whether there is nothing to do.
+    fn undo_one(&mut self, ix: Ix) -> bool {
+        if self.graph[ix].next_undo().is_none() {
+            return true;
+        }
+        match self.undo_of(ix) {
+            UndoDef::Nothing | UndoDef::Skip => {
+                for inspection in &mut self.graph[ix].inspections {
+                    inspection.undone = true;
+                }
+                self.enter(ix, State::Undone);
+                true
+            }
+            UndoDef::Impossible => {
+                let help = "put back by hand what it changed";
+                self.graph[ix].undo_failure = Some(permanent("a step of this type cannot be undone", help));
+                self.enter(ix, State::UndoFailed);
+                false
+            }
+            UndoDef::Built | UndoDef::Custom => {
+                self.queue_undo(ix);
+                false
+            }
+        }
+    }
+
+    /// A pipeline used as a step may say `undo: skip` for all inside.
+    fn undo_of(&self, ix: Ix) -> UndoDef {
+        let mut around = self.graph[ix].parent;
+        while let Some(group) = around {
+            if self.graph[group].def.undo == UndoDef::Skip {
+                return UndoDef::Skip;
+            }
+            around = self.graph[group].parent;
+        }
+        self.graph[ix].def.undo
+    }
+
+    pub(super) fn queue_undo(&mut self, ix: Ix) {
+        let node = &self.graph[ix];
+        let needs_lock = node.lock.is_some() && !node.holds_lock;
+        self.enter(ix, if needs_lock { State::UndoLocking } else { State::UndoQueued });
+    }
+
+    pub(super) fn undo_ended(&mut self, ix: Ix, outcome: &Outcome) {
+        let was_told = self.graph[ix].stopping.is_some();
+        let goes_on = self.phase == Phase::Undoing || (self.graph[ix].then_rerun && self.phase == Phase::Forward);
+        match outcome {
+            Outcome::Succeeded { .. } => self.undo_succeeded(ix, goes_on),
+            Outcome::Failed { failure } => self.undo_failed(ix, failure, goes_on),
+            Outcome::Stopped | Outcome::Interrupted if was_told || !goes_on => {
+                self.graph[ix].after_undo_interruption = *outcome == Outcome::Interrupted;
+                self.enter(ix, State::UndoBlocked);
+            }
+            Outcome::Stopped | Outcome::Interrupted => {
+                let node = &mut self.graph[ix];
+                node.after_undo_interruption = true;
+                node.undo_interruptions += 1;
+                if node.undo_interruptions > node.def.retry.interruptions {
+                    let help = "look at its log; `rollback` tries it again";
+                    let failure = permanent("undoing it was interrupted too often", help);
+                    self.undo_is_given_up(ix, failure);
+                } else {
+                    self.enter(ix, State::UndoQueued);
+                }
+            }
+        }
+    }
+
+    fn undo_succeeded(&mut self, ix: Ix, goes_on: bool) {
+        let node = &mut self.graph[ix];
+        node.after_undo_interruption = false;
+        node.undo_failure = None;
+        if let Some(inspection) = node.next_undo() {
+            node.inspections[inspection].undone = true;
+        }
+        let has_more = node.next_undo().is_some();
+        if !goes_on && has_more {
+            self.enter(ix, State::UndoBlocked);
+        } else if has_more {
+            self.enter(ix, State::UndoQueued);
+        } else if self.graph[ix].then_rerun {
+            self.forget(ix);
+            self.enter(ix, State::Blocked);
+            self.admit(ix);
+        } else {
+            self.enter(ix, State::Undone);
+            if self.phase == Phase::Undoing {
+                let mut work = VecDeque::new();
+                self.through(ix, &mut work);
+                self.undo_from(work.into());
+            }
+        }
+    }
+
+    fn undo_failed(&mut self, ix: Ix, failure: &Failure, goes_on: bool) {
+        let node = &mut self.graph[ix];
+        node.after_undo_interruption = false;
+        node.undo_failures += 1;
+        node.undo_failures_now += 1;
+        let is_worth_it = failure.class == ErrorClass::Transient && node.undo_failures_now < node.def.retry.attempts;
+        if is_worth_it && goes_on {
+            node.undo_failure = Some(failure.clone());
+            self.enter(ix, State::UndoBackoff);
+        } else {
+            self.undo_is_given_up(ix, failure.clone());
+        }
+    }
+
+    fn undo_is_given_up(&mut self, ix: Ix, failure: Failure) {
+        let node = &mut self.graph[ix];
+        if node.then_rerun {
+            // It was to be undone only to run again: it has failed, and a resume tries that again.
+            node.failure = Some(failure);
+            self.enter(ix, State::Failed);
+        } else {
+            node.undo_failure = Some(failure);
+            self.enter(ix, State::UndoFailed);
+        }
+    }
+
+    pub(super) fn undo_command(&self, ix: Ix) -> Command {
+        let node = &self.graph[ix];
+        Command::Undo {
+            step: node.path.clone(),
+            attempt: node.undo_attempts,
+            inspection: node.next_undo().unwrap_or_default(),
+            interrupted: node.after_undo_interruption,
+            timeout: node.def.timeout.clone(),
+        }
+    }
+
+    pub(super) fn undo_timer(&self, ix: Ix) -> Command {
+        let node = &self.graph[ix];
+        let wait = backoff::wait(&node.def.retry, node.undo_failures_now, &[&self.run, node.path.as_str(), "undo"]);
+        let asked = node.undo_failure.as_ref().and_then(|failure| failure.retry_after).unwrap_or_default();
+        Command::StartTimer {
+            timer: Timer::UndoRetry { step: node.path.clone(), failures: node.undo_failures },
+            after: wait.max(asked),
+        }
+    }
+}
