@@ -177,6 +177,7 @@ impl<'a> Lexer<'a> {
             return Err(self.problem(start, "this comment is never closed").help(format!("close it with `{close}`")));
         };
         self.at += skip + end + close.len();
+        self.take_line(start);
         Ok(())
     }
 
@@ -250,9 +251,13 @@ impl<'a> Lexer<'a> {
     /// The closing braces of a tag that shows nothing: alone on its line, it takes the line with it.
     fn close_alone(&mut self, start: usize) -> Parsed<Place> {
         let place = self.close(start)?;
-        if place.0 + place.1 != self.at {
-            return Ok(place);
+        if place.0 + place.1 == self.at {
+            self.take_line(start);
         }
+        Ok(place)
+    }
+
+    fn take_line(&mut self, start: usize) {
         let before = self.text[..start].trim_end_matches(is_blank);
         let after = self.rest().trim_start_matches(is_blank);
         let line_feed = if after.starts_with("\r\n") { 2 } else { usize::from(after.starts_with('\n')) };
@@ -260,7 +265,6 @@ impl<'a> Lexer<'a> {
             self.trim_before(is_blank);
             self.at += self.rest().len() - after.len() + line_feed;
         }
-        Ok(place)
     }
 
     fn trim_before(&mut self, what: fn(char) -> bool) {
