@@ -305,16 +305,16 @@ impl<'a> Lexer<'a> {
             };
         };
         let [name] = path.as_slice() else {
-            return match args.is_empty() {
-                true => self.checked(first),
-                false => Err(problem_at(offset, end - offset, format!("`{}` is not a helper", path.join(".")))
-                    .help(format!("the helpers are {}", helpers()))
-                    .code("unknown-helper")),
-            };
+            if args.is_empty() {
+                return checked(first);
+            }
+            return Err(problem_at(offset, end - offset, format!("`{}` is not a helper", path.join(".")))
+                .help(format!("the helpers are {}", helpers()))
+                .code("unknown-helper"));
         };
         let Some(function) = functions::find(name) else {
             if args.is_empty() {
-                return self.checked(first);
+                return checked(first);
             }
             let known = FUNCTIONS.each_ref().map(|function| function.name);
             let help = match nearest(name, &known) {
@@ -341,20 +341,7 @@ impl<'a> Lexer<'a> {
 
     fn term(&mut self, start: usize, depth: usize) -> Parsed<Expr> {
         let term = self.term_or_word(start, depth)?;
-        self.checked(term)
-    }
-
-    /// A name that is a helper's alone is a call without its arguments.
-    fn checked(&self, term: Expr) -> Parsed<Expr> {
-        if let Kind::Name(path) = &term.kind
-            && let [name] = path.as_slice()
-            && let Some(function) = functions::find(name)
-        {
-            return Err(problem_at(term.offset, term.len, format!("the helper `{name}` has no arguments here"))
-                .help(format!("write `{}`, with parentheses around it inside another helper", function.usage))
-                .code("helper-arguments"));
-        }
-        Ok(term)
+        checked(term)
     }
 
     fn term_or_word(&mut self, start: usize, depth: usize) -> Parsed<Expr> {
@@ -498,6 +485,19 @@ impl<'a> Lexer<'a> {
             _ => Kind::Name(path),
         })
     }
+}
+
+/// A name that is a helper's alone is a call without its arguments.
+fn checked(term: Expr) -> Parsed<Expr> {
+    if let Kind::Name(path) = &term.kind
+        && let [name] = path.as_slice()
+        && let Some(function) = functions::find(name)
+    {
+        return Err(problem_at(term.offset, term.len, format!("the helper `{name}` has no arguments here"))
+            .help(format!("write `{}`, with parentheses around it inside another helper", function.usage))
+            .code("helper-arguments"));
+    }
+    Ok(term)
 }
 
 fn helpers() -> String {
