@@ -4,12 +4,16 @@
 //! about a run (the engine's), or work on hosts and stores (the executor's and the steps').
 #![allow(clippy::needless_pass_by_value, reason = "a command consumes its parsed arguments")]
 
+mod approve;
 mod completions;
+mod ending;
 mod exit;
 mod fault;
 mod init;
 mod output;
+mod project;
 mod reference;
+mod runs;
 mod steps;
 
 use std::ffi::OsString;
@@ -73,6 +77,8 @@ pub enum LogFormat {
 /// Every command, in the order of a migration.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Approve(approve::Approve),
+    Runs(runs::Runs),
     Steps(steps::Steps),
     Init(init::Init),
     Completions(completions::Completions),
@@ -113,6 +119,8 @@ impl Context {
         }
         self.start_log();
         match command {
+            Command::Approve(args) => args.run(self),
+            Command::Runs(args) => args.run(self),
             Command::Steps(args) => args.run(self),
             Command::Init(args) => args.run(self),
             Command::Completions(args) => args.run(self),
@@ -157,6 +165,22 @@ fn wrong_command_line(error: &clap::Error, args: &[OsString]) -> Exit {
     }
     let _ = error.print();
     Exit::Wrong
+}
+
+/// Who is at the keyboard: `user@host`.
+fn by() -> String {
+    let name = ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|variable| std::env::var(variable).ok());
+    let host = hostname::get().map_or_else(|_| "?".to_owned(), |host| host.to_string_lossy().into_owned());
+    format!("{}@{host}", name.filter(|name| !name.is_empty()).as_deref().unwrap_or("?"))
+}
+
+/// Runs a future to its end. Only commands that need one start a runtime: `ferry --version` does not pay for it.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Fault> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::wrong("cannot start the runtime").cause(error).exit(Exit::Failed))?;
+    Ok(runtime.block_on(future))
 }
 
 /// The name that was probably meant.

@@ -1,1 +1,4 @@
 //! Shows: listens to events and reads journals.
+
+pub(crate) mod screen;
+pub mod telling;

@@ -1,0 +1,252 @@
+//! The live view of a run on a terminal: finished steps scroll by, steps at work and waiting stand below, a footer last.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::screen::{Screen, pad};
+use super::telling::{Mark, Story, Told, one_line, shortened, took_text};
+use crate::engine::{Engine, Event, State, StepPath};
+use crate::executor::Observer;
+use crate::journal::Record;
+use crate::secret::unmarked;
+use crate::steps::{LogStream, Progress};
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// An answer typed into the live view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The step that asks.
+    pub step: StepPath,
+    /// Of what was shown.
+    pub digest: String,
+    /// Yes or no.
+    pub approved: bool,
+}
+
+/// Where answers go.
+pub type Answers = Box<dyn Fn(Answer) + Send>;
+
+/// The live view. Drop it when the run is over: it cleans the screen.
+pub struct Live {
+    shared: Arc<Shared>,
+    ticker: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    is_over: AtomicBool,
+}
+
+struct Inner {
+    screen: Screen,
+    story: Story,
+    multi: MultiProgress,
+    bars: Vec<ProgressBar>,
+    style: ProgressStyle,
+    start: Instant,
+    refreshed: Instant,
+    /// What the last walk over all steps cost: on a graph of thousands it is not done for every event.
+    cost: Duration,
+    shows_logs: bool,
+    answers: Option<Answers>,
+    reads: bool,
+    questions: VecDeque<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    step: StepPath,
+    digest: String,
+    message: String,
+}
+
+impl Live {
+    /// Whether a live view can be shown and answered in.
+    pub fn is_possible() -> bool {
+        io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    }
+
+    /// Starts drawing. With `answers`, approvals are asked for on the keyboard. `shows_logs` lets what steps write scroll by.
+    pub fn start(answers: Option<Answers>, shows_logs: bool) -> Self {
+        let inner = Inner {
+            screen: Screen::default(),
+            story: Story::default(),
+            multi: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(20)),
+            bars: Vec::new(),
+            style: ProgressStyle::with_template("{msg}").expect("a constant template with a known name"),
+            start: Instant::now(),
+            refreshed: Instant::now(),
+            cost: Duration::ZERO,
+            shows_logs,
+            answers: answers.filter(|_| io::stdin().is_terminal()),
+            reads: false,
+            questions: VecDeque::new(),
+        };
+        let shared = Arc::new(Shared { inner: Mutex::new(inner), is_over: AtomicBool::new(false) });
+        let ticking = Arc::clone(&shared);
+        let ticker = std::thread::Builder::new().name("live view".to_owned()).spawn(move || {
+            while !ticking.is_over.load(Ordering::Acquire) {
+                ticking.inner().draw();
+                std::thread::park_timeout(TICK);
+            }
+        });
+        // A machine that gives no thread still gives a run; the view is then drawn with each event only.
+        Self { shared, ticker: ticker.ok() }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        if let Some(ticker) = self.ticker.take() {
+            ticker.thread().unpark();
+            let _ = ticker.join();
+        }
+        let mut inner = self.shared.inner();
+        inner.questions.clear();
+        for bar in inner.bars.drain(..) {
+            bar.finish_and_clear();
+        }
+        let _ = inner.multi.clear();
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Live {
+    fn record(&self, record: &Record, engine: &Engine) {
+        let mut inner = self.shared.inner();
+        inner.follow(record, engine);
+        if let Some(told) = inner.story.tell(record, engine)
+            && told.mark != Mark::Begins
+        {
+            inner.scroll(&told);
+        }
+        if let Event::ApprovalAsked { step, message, digest, .. } = &record.event {
+            let asked = Asked { step: step.clone(), digest: digest.clone(), message: unmarked(message).into_owned() };
+            inner.questions.push_back(asked);
+            if inner.answers.is_some() && !inner.reads {
+                inner.reads = true;
+                let shared = Arc::clone(&self.shared);
+                let _ = std::thread::Builder::new().name("answers".to_owned()).spawn(move || read_answers(&shared));
+            }
+        }
+        inner.questions.retain(|asked| engine.step(&asked.step).is_some_and(|node| node.state == State::Awaiting));
+    }
+
+    fn progress(&self, step: &StepPath, _attempt: u32, progress: &Progress) {
+        let mut inner = self.shared.inner();
+        let now = inner.start.elapsed();
+        inner.screen.progress(step, progress, now);
+    }
+
+    fn log(&self, step: &StepPath, stream: LogStream, line: &str) {
+        let inner = self.shared.inner();
+        if inner.shows_logs || stream == LogStream::Ferry && line.starts_with("warning: ") {
+            let line = format!("  {} {} {}", step, console::style("│").for_stderr().dim(), one_line(line));
+            let _ = inner.multi.println(shortened(&line, columns()));
+        }
+    }
+}
+
+impl Inner {
+    fn follow(&mut self, record: &Record, engine: &Engine) {
+        let now = Instant::now();
+        let is_due = now.duration_since(self.refreshed) >= self.cost * 20;
+        let elapsed = now.duration_since(self.start);
+        if is_due || matches!(record.event, Event::Settled { .. } | Event::RunCreated { .. }) {
+            self.screen.refresh(engine, elapsed);
+            self.refreshed = now;
+            self.cost = now.elapsed();
+        } else if let Some(node) = record.event.step().and_then(|step| engine.step(step)) {
+            self.screen.follow(node, elapsed);
+        }
+    }
+
+    fn scroll(&self, told: &Told) {
+        let width = columns();
+        let name = told.step.as_ref().map(|step| pad(step.as_str(), 8)).unwrap_or_default();
+        let took = told.took.map(|took| format!("{}  ", console::style(took_text(took)).for_stderr().dim())).unwrap_or_default();
+        let gap = if name.is_empty() { "" } else { "  " };
+        let _ = self.multi.println(shortened(&format!("{} {name}{gap}{took}{}", told.mark.styled(), told.text), width));
+        for line in &told.more {
+            // A help that is cut off is no help: it wraps.
+            let _ = self.multi.println(format!("    {line}"));
+        }
+    }
+
+    fn draw(&mut self) {
+        let (width, height) = (columns(), rows());
+        let mut lines = self.screen.lines(self.start.elapsed(), self.start.elapsed(), width, height);
+        if let Some(asked) = self.questions.front().filter(|_| self.reads) {
+            let sign = Mark::Asks.styled();
+            let room = width.saturating_sub(28 + asked.step.as_str().len());
+            let message = shortened(&one_line(&asked.message), room.max(12));
+            lines.push(format!("{sign} {}: {message} [y/n, then Enter] ", asked.step));
+        }
+        while self.bars.len() > lines.len() {
+            if let Some(bar) = self.bars.pop() {
+                bar.finish_and_clear();
+                self.multi.remove(&bar);
+            }
+        }
+        while self.bars.len() < lines.len() {
+            let bar = self.multi.add(ProgressBar::new_spinner());
+            bar.set_style(self.style.clone());
+            self.bars.push(bar);
+        }
+        for (bar, line) in self.bars.iter().zip(lines) {
+            bar.set_message(line);
+        }
+    }
+
+    /// Takes a typed line. What is neither yes nor no is asked again: a stray Enter must not deny.
+    fn answer(&mut self, line: &str) {
+        let Some(asked) = self.questions.front() else { return };
+        let approved = match line.trim().to_lowercase().as_str() {
+            "y" | "yes" => true,
+            "n" | "no" => false,
+            _ => return,
+        };
+        let answer = Answer { step: asked.step.clone(), digest: asked.digest.clone(), approved };
+        self.questions.pop_front();
+        if let Some(answers) = &self.answers {
+            answers(answer);
+        }
+    }
+}
+
+/// Reads lines for as long as there are any. It ends with the process: nothing wakes a thread that waits for a keyboard.
+fn read_answers(shared: &Shared) {
+    let mut line = String::new();
+    while io::stdin().read_line(&mut line).is_ok_and(|count| count > 0) {
+        let mut inner = shared.inner();
+        if shared.is_over.load(Ordering::Acquire) {
+            return;
+        }
+        // Enter has moved the cursor below the last line; the next drawing counts lines from where it left off.
+        let _ = io::stderr().lock().write_all(b"\x1b[1A\r");
+        inner.answer(&line);
+        inner.draw();
+        line.clear();
+    }
+}
+
+fn columns() -> usize {
+    usize::from(console::Term::stderr().size().1).max(40) - 1
+}
+
+fn rows() -> usize {
+    usize::from(console::Term::stderr().size().0).max(8)
+}
