@@ -3,14 +3,8 @@
 //! In: a rendered configuration and a [`StepContext`]. Out: what `inspect` saw, outputs, or a `StepError`. Never here:
 //! the journal, a retry of the whole work, a decision about the run.
 
-mod approval;
-mod assert;
-mod command;
 mod context;
-mod http;
 mod registry;
-mod scalar;
-mod wait;
 
 use std::future::Future;
 
@@ -84,5 +78,5 @@ pub struct Preview {
 
 /// The built-in step types, one line each.
 pub fn builtin() -> Registry {
-    Registry::default().with::<approval::Approval>().with::<assert::Assert>().with::<command::Command>().with::<wait::Wait>()
+    Registry::default()
 }

@@ -1,0 +1,337 @@
+//! From a path to a checked pipeline, with the pipelines that it uses as steps.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::code::Code;
+use super::config::{self, Schemas, Subject, is_whole_template};
+use super::document::{self, Node};
+use super::graph::{self, Exposed};
+use super::model::{Pipeline, StepSpec};
+use super::names;
+use super::nearest::suggest;
+use super::problem::{Problem, Problems};
+use super::read;
+use super::source::{Files, SourceFile, Sources, Span, beside, shown};
+use crate::catalogue::Catalogue;
+use crate::secret::sanitize;
+
+/// A larger file is not a pipeline.
+const LARGEST: usize = 10_000_000;
+/// How deep pipelines may use pipelines.
+const DEEPEST: usize = 16;
+
+/// A pipeline that may run, and what it was read from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// Its file and the files it uses.
+    pub sources: Sources,
+    /// What is odd and not wrong.
+    pub warnings: Problems,
+}
+
+/// Reads and checks a pipeline. Everything that is wrong with it and with what it uses comes back at once.
+pub fn load(path: &Path, files: &dyn Files, catalogue: &Catalogue) -> Result<Loaded, Problems> {
+    let mut loader = Loader {
+        files,
+        catalogue,
+        schemas: Schemas::default(),
+        sources: Sources::default(),
+        done: HashMap::new(),
+        open: Vec::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let pipeline = loader.file(&shown(path), None);
+    if let Some(pipeline) = &pipeline {
+        let exposed = loader.exposed(pipeline);
+        loader.problems.extend(exposed.into_iter().map(|exposed| graph::before_pivot(pipeline, exposed)));
+    }
+    match pipeline {
+        Some(pipeline) if loader.problems.is_empty() => Ok(Loaded {
+            pipeline: Arc::try_unwrap(pipeline).unwrap_or_else(|shared| (*shared).clone()),
+            sources: loader.sources,
+            warnings: Problems::new(loader.warnings),
+        }),
+        _ => Err(Problems::new(loader.problems)),
+    }
+}
+
+/// Where a pipeline is used as a step.
+struct Used<'a> {
+    file: &'a Arc<SourceFile>,
+    span: Span,
+}
+
+struct Loader<'a> {
+    files: &'a dyn Files,
+    catalogue: &'a Catalogue,
+    schemas: Schemas,
+    sources: Sources,
+    /// Every file is read and checked once, however often it is used.
+    done: HashMap<String, (Option<Arc<Pipeline>>, Vec<ExposedIn>)>,
+    open: Vec<String>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// What of a pipeline cannot be undone and stands before its pivot, kept for those that use it.
+type ExposedIn = Arc<Exposed>;
+
+impl Loader<'_> {
+    fn file(&mut self, name: &str, used: Option<&Used<'_>>) -> Option<Arc<Pipeline>> {
+        if let Some((done, _)) = self.done.get(name) {
+            return done.clone();
+        }
+        let file = self.read(name, used)?;
+        self.open.push(name.to_owned());
+        let (tree, problems) = document::parse(&file);
+        self.problems.extend(problems);
+        let pipeline = tree.and_then(|tree| self.check(&file, tree, used.is_some()));
+        self.open.pop();
+        let exposed = pipeline.as_ref().map(|pipeline| pipeline.1.iter().cloned().collect()).unwrap_or_default();
+        let pipeline = pipeline.map(|(pipeline, _)| pipeline);
+        self.done.insert(name.to_owned(), (pipeline.clone(), exposed));
+        pipeline
+    }
+
+    fn read(&mut self, name: &str, used: Option<&Used<'_>>) -> Option<Arc<SourceFile>> {
+        let empty = Arc::new(SourceFile::new(name, "".into()));
+        let (file, span) = used.map_or((&empty, Span::default()), |used| (used.file, used.span));
+        let label = if used.is_some() { "used here" } else { "" };
+        let problem = match self.files.read(Path::new(name)) {
+            Err(error) => Problem::new(Code::CannotRead, file, span, format!("cannot read `{name}`: {}", said(&error)))
+                .help("paths of pipelines used as steps start at the folder of the file that uses them"),
+            Ok(bytes) if bytes.len() > LARGEST => {
+                let size = bytes.len() / 1_000_000;
+                Problem::new(Code::TooLarge, file, span, format!("`{name}` is {size} MB large; a pipeline has at most 10 MB"))
+                    .help("keep data out of the pipeline: pass it as an input, or let a step read it from a file")
+            }
+            Ok(bytes) => match String::from_utf8(bytes) {
+                // Nobody may forge the mark of a secret. The replacement is as long, so that places stay.
+                Ok(text) => {
+                    let text: Arc<str> = sanitize(&text).into();
+                    self.sources.insert(Path::new(name), Arc::clone(&text));
+                    return Some(Arc::new(SourceFile::new(name, text)));
+                }
+                Err(error) => {
+                    let at = error.utf8_error().valid_up_to();
+                    Problem::new(Code::NotText, file, span, format!("`{name}` is not UTF-8 text (byte {at})"))
+                        .help("save the file as UTF-8; a pipeline is a YAML file")
+                }
+            },
+        };
+        self.problems.push(problem.label(label));
+        self.done.insert(name.to_owned(), (None, Vec::new()));
+        None
+    }
+
+    fn check(&mut self, file: &Arc<SourceFile>, tree: Node, is_used: bool) -> Option<(Arc<Pipeline>, Vec<ExposedIn>)> {
+        let (pipeline, problems) = read::read(file, tree);
+        self.problems.extend(problems);
+        let mut pipeline = pipeline?;
+        self.resolve(&mut pipeline);
+        let mut warnings = Vec::new();
+        let (mentions, problems) = names::check(&pipeline, &mut warnings);
+        self.problems.extend(problems);
+        self.warnings.append(&mut warnings);
+        let graphs = graph::edges(&mut pipeline, mentions, &mut self.problems);
+        graph::background(&mut pipeline, &graphs, &mut self.problems);
+        for step in pipeline.steps.iter().chain(&pipeline.finally) {
+            self.step(&pipeline, step);
+        }
+        let done = &self.done;
+        let exposed_in = |name: &str| {
+            let inside = done.get(name).map(|(_, exposed)| exposed.as_slice()).unwrap_or_default();
+            inside.iter().map(|one| (**one).clone()).collect()
+        };
+        let exposed = graph::pivot(&pipeline, &graphs[0], &exposed_in, &mut self.problems);
+        if is_used {
+            self.not_used_here(&pipeline);
+        }
+        Some((Arc::new(pipeline), exposed.into_iter().map(Arc::new).collect()))
+    }
+
+    fn exposed(&self, pipeline: &Pipeline) -> Vec<Exposed> {
+        let found = self.done.get(&pipeline.file.name).map(|(_, exposed)| exposed.as_slice()).unwrap_or_default();
+        found.iter().map(|one| (**one).clone()).collect()
+    }
+
+    /// Finds the type or the pipeline behind each `uses`.
+    fn resolve(&mut self, pipeline: &mut Pipeline) {
+        let file = Arc::clone(&pipeline.file);
+        for step in pipeline.steps.iter_mut().chain(&mut pipeline.finally).filter(|step| !step.uses.is_empty()) {
+            let span = step.span_of("uses");
+            if StepSpec::is_module(&step.uses) {
+                step.module = self.module(&file, &step.uses, span);
+            } else {
+                step.info = self.catalogue.get(&step.uses).cloned();
+                if step.info.is_none() {
+                    self.unknown_type(&file, &step.uses, span);
+                }
+            }
+        }
+    }
+
+    fn unknown_type(&mut self, file: &Arc<SourceFile>, uses: &str, span: Span) {
+        let help = suggest(uses, self.catalogue.iter().map(|info| info.name.as_str()).collect::<Vec<_>>());
+        self.problems.push(
+            Problem::new(Code::UnknownType, file, span, format!("there is no step type `{uses}`")).label("not a step type").help(
+                help.unwrap_or_else(|| "`ferry steps` lists the types; the path of a pipeline begins with `./`".to_owned()),
+            ),
+        );
+    }
+
+    fn module(&mut self, file: &Arc<SourceFile>, uses: &str, span: Span) -> Option<Arc<Pipeline>> {
+        let name = shown(&beside(&file.name, uses));
+        if let Some(at) = self.open.iter().position(|open| *open == name) {
+            let mut way: Vec<&str> = self.open[at..].iter().map(String::as_str).collect();
+            way.push(&name);
+            self.problems.push(
+                Problem::new(Code::ModuleCycle, file, span, format!("pipelines use each other in a circle: {}", way.join(" → ")))
+                    .label("uses a pipeline that is already open")
+                    .help("a pipeline cannot be a step of itself"),
+            );
+            return None;
+        }
+        if self.open.len() >= DEEPEST {
+            self.problems.push(
+                Problem::new(
+                    Code::ModuleDepth,
+                    file,
+                    span,
+                    format!("pipelines used as steps are nested more than {DEEPEST} deep"),
+                )
+                .label("too deep")
+                .help("use this pipeline from one that stands further out"),
+            );
+            return None;
+        }
+        self.file(&name, Some(&Used { file, span }))
+    }
+
+    fn step(&mut self, pipeline: &Pipeline, step: &StepSpec) {
+        let file = &pipeline.file;
+        if let Some(Value::String(on)) = &step.on
+            && let Some((code, message, help)) = config::host(pipeline, on)
+        {
+            self.problems.push(
+                Problem::new(code, file, step.span_of("on"), message).label("not a host of this pipeline").maybe_help(help),
+            );
+        }
+        let head = step.node.entry("with").map_or_else(|| step.span_of("uses"), |(key, _)| key.span);
+        if let Some(module) = &step.module {
+            self.module_inputs(pipeline, step, module, head);
+        }
+        if let Some(info) = &step.info {
+            let what = format!("step `{}`", step.id);
+            let subject = Subject { pipeline, info, with: &step.with, node: step.node.get("with"), head, what };
+            config::check(&mut self.schemas, &subject, &mut self.problems);
+        }
+        if let (Some(undo), Some(node)) = (&step.undo, step.node.get("undo")) {
+            if step.module.is_some() || StepSpec::is_module(&step.uses) {
+                self.problems.push(
+                    Problem::new(
+                        Code::NoUndo,
+                        file,
+                        step.span_of("undo"),
+                        format!("step `{}` runs a pipeline, which is undone step by step", step.id),
+                    )
+                    .label("nothing to replace here")
+                    .help("write `undo` at the steps inside it, or `undo: skip` here for all of them"),
+                );
+                return;
+            }
+            let span = node.get("uses").map_or(node.span, |node| node.span);
+            match self.catalogue.get(&undo.uses).cloned() {
+                Some(info) => {
+                    let head = node.entry("with").map_or(span, |(key, _)| key.span);
+                    let what = format!("`undo` of step `{}`", step.id);
+                    let subject = Subject { pipeline, info: &info, with: &undo.with, node: node.get("with"), head, what };
+                    config::check(&mut self.schemas, &subject, &mut self.problems);
+                }
+                None => self.unknown_type(file, &undo.uses, span),
+            }
+        }
+    }
+
+    /// `with` of a step that runs a pipeline: its inputs.
+    fn module_inputs(&mut self, pipeline: &Pipeline, step: &StepSpec, module: &Pipeline, head: Span) {
+        let file = &pipeline.file;
+        let Value::Object(given) = &step.with else { return };
+        let entry = |name: &str| step.node.get("with").and_then(|with| with.entry(name));
+        for (name, value) in given {
+            let (key, span) = entry(name).map_or((head, head), |(key, node)| (key.span, node.span));
+            let Some(input) = module.inputs.get(name) else {
+                self.problems.push(
+                    Problem::new(Code::UnknownInput, file, key, format!("`{}` has no input `{name}`", step.uses))
+                        .label("not an input of that pipeline")
+                        .maybe_help(suggest(name, module.inputs.keys().map(String::as_str))),
+                );
+                continue;
+            };
+            if value.as_str().is_some_and(is_whole_template) {
+                continue;
+            }
+            // A template with text around it is text; what it says is not known.
+            let is_partial = value.as_str().is_some_and(super::inputs::is_templated);
+            let wrong = if is_partial { None } else { input.accept(value).err() };
+            if let Some(wrong) = wrong {
+                self.problems.push(
+                    Problem::new(
+                        Code::WrongInput,
+                        file,
+                        span,
+                        format!("the input `{name}` of `{}` is wrong: {wrong}", step.uses),
+                    )
+                    .label(format!("this is {}", document::kind(value)))
+                    .and(&module.file, input.span, format!("`{name}` is listed here")),
+                );
+            }
+        }
+        for (name, input) in module.inputs.iter().filter(|(name, input)| input.default.is_none() && !given.contains_key(*name)) {
+            self.problems.push(
+                Problem::new(
+                    Code::MissingInput,
+                    file,
+                    head,
+                    format!("step `{}` does not give the input `{name}` of `{}`", step.id, step.uses),
+                )
+                .label(format!("`{name}` is missing"))
+                .and(&module.file, input.span, format!("`{name}` is listed here"))
+                .help(format!("write `with: {{ {name}: … }}`")),
+            );
+        }
+    }
+
+    fn not_used_here(&mut self, pipeline: &Pipeline) {
+        for key in ["finally", "on_failure", "max_parallel"] {
+            if let Some((key, _)) = pipeline.root.entry(key) {
+                self.warnings.push(
+                    Problem::new(
+                        Code::NotUsedHere,
+                        &pipeline.file,
+                        key.span,
+                        format!("`{}` has no effect when the pipeline is used as a step", key.text),
+                    )
+                    .label("only the outermost pipeline's counts")
+                    .help("keep it for running this file by itself, or move it to the pipeline that uses it"),
+                );
+            }
+        }
+    }
+}
+
+fn said(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "no permission to read it".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        _ => error.to_string(),
+    }
+}
