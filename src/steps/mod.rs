@@ -4,6 +4,7 @@
 //! the journal, a retry of the whole work, a decision about the run.
 
 mod context;
+mod object;
 mod registry;
 
 use std::future::Future;
@@ -79,4 +80,8 @@ pub struct Preview {
 /// The built-in step types, one line each.
 pub fn builtin() -> Registry {
     Registry::default()
+        .with::<object::ObjectCompare>()
+        .with::<object::ObjectDelete>()
+        .with::<object::ObjectList>()
+        .with::<object::ObjectSync>()
 }

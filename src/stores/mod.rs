@@ -1,28 +1,125 @@
 //! Where objects lie: named stores and URLs, opened with OpenDAL, with errors classified once.
 //!
-//! In: a place, `store:prefix/` or a URL. Out: an operator rooted there, and `StepError`s whose class is decided here.
-//! Never here: a decision about what is copied.
+//! In: a place, `store:prefix/`, a URL or a directory. Out: a [`Store`] rooted there, and `StepError`s whose class is
+//! decided here. Never here: a decision about what is copied, a directory or bucket that looking at a place creates.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod classify;
+mod listing;
+mod open;
+mod options;
+mod place;
+mod store;
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use classify::{classify, is_changed, is_missing};
+pub use listing::{Kind, Listed, Listing};
+pub use options::{known_options, schemes};
+pub use place::Place;
+pub use store::{Abilities, Facts, Store};
+
+use crate::error::StepError;
 use crate::secret::{Text, Vault};
 
 /// The options of one store as the pipeline gives them: OpenDAL's own names, `scheme` among them.
 pub type StoreOptions = BTreeMap<String, Text>;
 
+/// How long a single request may take and how often it is tried again. Whole steps are retried by the engine; this is
+/// only about one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// A request without a body: a stat, a page of a listing.
+    pub request: Duration,
+    /// One piece of a body, up or down.
+    pub transfer: Duration,
+    /// How often a request is repeated when its failure may pass.
+    pub repeats: usize,
+    /// The first wait before a repeat; it doubles.
+    pub wait: Duration,
+    /// How many operations may be open on one store at once.
+    pub at_once: usize,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(30),
+            transfer: Duration::from_secs(60),
+            repeats: 4,
+            wait: Duration::from_millis(200),
+            at_once: 256,
+        }
+    }
+}
+
 /// The named stores of a run. Cheap to clone; operators are opened on demand and shared.
 #[derive(Clone, Default)]
 pub struct Stores {
-    #[expect(dead_code, reason = "read by `open`, which the stores' own issue part brings")]
-    definitions: Arc<BTreeMap<String, StoreOptions>>,
-    #[expect(dead_code, reason = "read by `open`, which the stores' own issue part brings")]
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    definitions: BTreeMap<String, StoreOptions>,
     vault: Vault,
+    patience: Patience,
+    opened: Mutex<HashMap<String, open::Opened>>,
 }
 
 impl Stores {
     /// The stores of a pipeline, rendered, marks in place of secrets.
     pub fn new(definitions: BTreeMap<String, StoreOptions>, vault: Vault) -> Self {
-        Self { definitions: Arc::new(definitions), vault }
+        Self::with_patience(definitions, vault, Patience::default())
+    }
+
+    /// The same with other limits of single requests.
+    pub fn with_patience(definitions: BTreeMap<String, StoreOptions>, vault: Vault, patience: Patience) -> Self {
+        Self { inner: Arc::new(Inner { definitions, vault, patience, opened: Mutex::default() }) }
+    }
+
+    /// Opens a place to look at it. Contacts nothing and creates nothing. Relative directories start at `base`.
+    pub fn open(&self, place: &str, base: &Path) -> Result<Store, StepError> {
+        self.open_as(place, base, false)
+    }
+
+    /// Opens a place to write to it: a directory gets a hidden folder for unfinished files.
+    pub fn open_to_write(&self, place: &str, base: &Path) -> Result<Store, StepError> {
+        self.open_as(place, base, true)
+    }
+
+    fn open_as(&self, place: &str, base: &Path, to_write: bool) -> Result<Store, StepError> {
+        let parsed = Place::parse(place)?;
+        let (options, prefix) = match &parsed {
+            Place::Named { store, prefix } => {
+                let options = self.inner.definitions.get(store).ok_or_else(|| self.unknown(store))?;
+                (options.clone(), prefix.clone())
+            }
+            Place::Elsewhere { options, prefix } => (options.clone(), prefix.clone()),
+        };
+        let wanted = open::Wanted::resolve(place, &options, &prefix, base, &self.inner.vault)?;
+        let key = wanted.key(to_write);
+        let mut opened = self.inner.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match opened.get(&key) {
+            Some(found) => found.clone(),
+            None => {
+                let fresh = wanted.open(to_write, &self.inner.patience)?;
+                opened.insert(key, fresh.clone());
+                fresh
+            }
+        };
+        Ok(Store::new(parsed.to_string(), wanted, found))
+    }
+
+    fn unknown(&self, name: &str) -> StepError {
+        let near =
+            self.inner.definitions.keys().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+        let help = match near {
+            Some(near) if strsim::jaro_winkler(near, name) > 0.7 => format!("did you mean `{near}`?"),
+            _ => "list it under `stores:`, or write a URL such as `s3://bucket/prefix/`".to_owned(),
+        };
+        StepError::permanent(format!("there is no store `{name}`")).help(help)
     }
 }

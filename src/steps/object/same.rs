@@ -1,0 +1,121 @@
+//! When an object at the target counts as the one at the source.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::StepError;
+use crate::stores::{Listed, Store, classify};
+
+/// How objects of the same name are compared. Sizes are compared in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// The MD5 that both stores list; where one has none: the target is not older than the source.
+    #[default]
+    Auto,
+    /// The size alone.
+    Size,
+    /// The MD5 that both stores list; where one has none, they count as different.
+    Etag,
+    /// The target is not older than the source.
+    Mtime,
+    /// The SHA-256 of both contents: reads every object of equal size twice.
+    Checksum,
+}
+
+/// What listings alone can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// They count as the same.
+    Same,
+    /// They do not.
+    Different,
+    /// Both contents have to be read.
+    Read,
+}
+
+impl Rule {
+    /// Compares what is listed, for a copy: it is to be avoided where nothing speaks for it.
+    pub fn of_copy(self, source: &Listed, target: &Listed) -> Answer {
+        let answer = |same: bool| if same { Answer::Same } else { Answer::Different };
+        if source.kind != target.kind || source.facts.size != target.facts.size {
+            return Answer::Different;
+        }
+        let by_md5 = source.md5.as_ref().zip(target.md5.as_ref()).map(|(a, b)| a == b);
+        let by_time = source.facts.modified.zip(target.facts.modified).map(|(a, b)| a <= b);
+        match self {
+            Self::Size => Answer::Same,
+            Self::Auto => answer(by_md5.or(by_time).unwrap_or(false)),
+            Self::Etag => answer(by_md5.unwrap_or(false)),
+            Self::Mtime => answer(by_time.unwrap_or(false)),
+            Self::Checksum => Answer::Read,
+        }
+    }
+
+    /// Compares what is listed, for a proof: where it does not prove anything, contents are read.
+    pub fn of_proof(self, source: &Listed, target: &Listed) -> Answer {
+        match (self, self.of_copy(source, target)) {
+            (_, _) if source.facts.size != target.facts.size || source.kind != target.kind => Answer::Different,
+            (Self::Auto, _) if source.facts.size > 0 && source.md5.is_none() | target.md5.is_none() => Answer::Read,
+            (Self::Auto, _) if source.facts.size == 0 => Answer::Same,
+            (_, answer) => answer,
+        }
+    }
+}
+
+/// The SHA-256 and the size of an object's content. `seen` is told of the bytes as they come.
+pub async fn checksum(store: &Store, key: &str, seen: &(dyn Fn(u64) + Sync)) -> Result<(String, u64), StepError> {
+    use futures::TryStreamExt as _;
+    let failed = |error| classify(&format!("cannot read `{key}` in `{}`", store.label()), error);
+    let path = store.path(key)?;
+    let metadata = store.operator().stat(&path).await.map_err(failed)?;
+    let mut digest = Sha256::new();
+    let mut size = 0;
+    if metadata.content_length() > 0 {
+        let reader = store.operator().reader(&path).await.map_err(failed)?;
+        let mut stream = reader.into_stream(0..metadata.content_length()).await.map_err(failed)?;
+        while let Some(piece) = stream.try_next().await.map_err(failed)? {
+            size += piece.len() as u64;
+            seen(piece.len() as u64);
+            for bytes in piece {
+                digest.update(&bytes);
+            }
+        }
+    }
+    Ok((format!("{:x}", digest.finalize()), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::{Facts, Kind};
+
+    fn listed(size: u64, md5: Option<&str>, second: i64) -> Listed {
+        let modified = jiff::Timestamp::from_second(second).ok();
+        let facts = Facts { size, modified, ..Facts::default() };
+        Listed { key: "a".to_owned(), kind: Kind::Object, facts, md5: md5.map(str::to_owned) }
+    }
+
+    #[test]
+    fn each_rule_sees_what_it_says() {
+        let (old, new) = (listed(1, None, 10), listed(1, None, 20));
+        assert_eq!(Rule::Auto.of_copy(&old, &new), Answer::Same);
+        assert_eq!(Rule::Auto.of_copy(&new, &old), Answer::Different);
+        assert_eq!(Rule::Size.of_copy(&new, &old), Answer::Same);
+        assert_eq!(Rule::Etag.of_copy(&old, &new), Answer::Different);
+        assert_eq!(Rule::Checksum.of_copy(&old, &new), Answer::Read);
+        assert_eq!(Rule::Size.of_copy(&old, &listed(2, None, 20)), Answer::Different);
+        let (a, b) = (listed(1, Some("aa"), 10), listed(1, Some("bb"), 20));
+        assert_eq!(Rule::Auto.of_copy(&a, &b), Answer::Different);
+        assert_eq!(Rule::Auto.of_copy(&b, &listed(1, Some("bb"), 10)), Answer::Same);
+    }
+
+    #[test]
+    fn a_proof_reads_where_the_listing_proves_nothing() {
+        assert_eq!(Rule::Auto.of_proof(&listed(1, None, 10), &listed(1, Some("a"), 20)), Answer::Read);
+        assert_eq!(Rule::Auto.of_proof(&listed(0, None, 30), &listed(0, None, 20)), Answer::Same);
+        assert_eq!(Rule::Auto.of_proof(&listed(1, Some("a"), 30), &listed(1, Some("a"), 20)), Answer::Same);
+        assert_eq!(Rule::Auto.of_proof(&listed(1, None, 10), &listed(2, None, 20)), Answer::Different);
+    }
+}

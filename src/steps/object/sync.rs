@@ -1,0 +1,158 @@
+//! `object.sync`: makes the objects of one place be at another.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::filter::Filter;
+use super::plan::{self, SyncBefore};
+use super::same::Rule;
+use super::work;
+use crate::catalogue::{Interrupted, Traits, Undo};
+use crate::error::StepError;
+use crate::steps::{Preview, Step, StepContext};
+use crate::stores::Store;
+use crate::units::Rate;
+
+/// Copies the objects of one place to another: what differs, and nothing else.
+///
+/// From any kind of store to any other. Objects are streamed, many at once; content type and user metadata are kept
+/// where both sides have them; an object that changes while it is copied is copied once more, then named as a failure.
+/// Nothing at the target is deleted unless `delete: true`. Names that one of the stores cannot hold are refused by name
+/// before anything is copied. A source without any object is a failure unless `allow_empty: true`.
+///
+/// After an interruption the step goes on behind its last checkpoint. Undo deletes what the step created and nothing
+/// else: not what someone else has changed since. What was overwritten or deleted is restored where the store keeps
+/// versions, else named in a warning.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectSync {
+    /// Where the objects are: `store:prefix/`, a URL such as `s3://bucket/prefix/`, or a directory.
+    pub from: String,
+    /// Where they shall be.
+    pub to: String,
+    /// Only names that match one of these: `*.jpg` (the last part of a name), `2024/**` (the whole name), `logs/` (all
+    /// below it).
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// No names that match one of these. Wins over `include`. What is left out is not deleted at the target either.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// When an object at the target counts as the same. The default compares sizes, and the MD5 that both stores list
+    /// or else the times.
+    #[serde(default)]
+    pub compare: Rule,
+    /// Deletes at the target what is not at the source, after everything was copied.
+    #[serde(default)]
+    pub delete: bool,
+    /// Fails before it deletes more than this many objects.
+    #[serde(default)]
+    pub max_delete: Option<u64>,
+    /// Reads every copied object again at both places and compares the SHA-256.
+    #[serde(default)]
+    pub verify: bool,
+    /// How many objects are copied at once. Memory is bounded apart from this.
+    #[serde(default = "sixteen")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub concurrency: u32,
+    /// At most this much: `50MB/s`. Nothing means as fast as it goes.
+    #[serde(default)]
+    pub bandwidth: Option<Rate>,
+    /// A source without any object is no failure.
+    #[serde(default)]
+    pub allow_empty: bool,
+}
+
+fn sixteen() -> u32 {
+    16
+}
+
+/// What a sync did, over all its attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SyncOutput {
+    /// Objects at the source.
+    pub objects: u64,
+    /// Objects copied.
+    pub copied: u64,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Objects that were there already.
+    pub skipped: u64,
+    /// How many of the copied replaced another object.
+    pub overwritten: u64,
+    /// Objects deleted at the target.
+    pub deleted: u64,
+    /// Objects that disappeared from the source before they were copied.
+    pub gone: u64,
+    /// Entries that are neither files nor folders and were left out.
+    pub left_out: u64,
+    /// Warnings given.
+    pub warnings: u64,
+}
+
+impl ObjectSync {
+    fn filter(&self) -> Result<Filter, StepError> {
+        Filter::new(&self.include, &self.exclude)
+    }
+
+    fn source(&self, ctx: &StepContext) -> Result<Store, StepError> {
+        ctx.stores.open(&self.from, &ctx.base)
+    }
+
+    fn refuse_overlap(source: &Store, target: &Store) -> Result<(), StepError> {
+        if source.overlaps(target) {
+            return Err(StepError::permanent(format!("`{}` and `{}` lie within one another", source.label(), target.label()))
+                .help("a copy would read what it writes: give the target a prefix of its own"));
+        }
+        Ok(())
+    }
+}
+
+impl Step for ObjectSync {
+    const TYPE: &'static str = "object.sync";
+    const EXAMPLE: &'static str = "\
+id: uploads
+uses: object.sync
+with:
+  from: old:uploads/
+  to: new:uploads/
+  exclude: ['*.tmp']
+";
+
+    type Before = SyncBefore;
+    type Output = SyncOutput;
+
+    fn traits(_: &Value) -> Traits {
+        Traits { undo: Undo::Built, interrupted: Interrupted::RunAgain }
+    }
+
+    async fn inspect(&self, ctx: &StepContext) -> Result<SyncBefore, StepError> {
+        let (source, target) = (self.source(ctx)?, ctx.stores.open(&self.to, &ctx.base)?);
+        Self::refuse_overlap(&source, &target)?;
+        let filter = self.filter()?;
+        let before = plan::look(&source, &target, &filter, self.compare).await?;
+        if let Some(most) = self.max_delete.filter(|most| self.delete && before.extra > *most) {
+            return Err(work::too_many_to_delete(before.extra, most, target.label()));
+        }
+        Ok(before)
+    }
+
+    fn preview(&self, before: &SyncBefore) -> Preview {
+        plan::preview(before, self.delete, self.allow_empty, &self.from, &self.to)
+    }
+
+    async fn run(&self, ctx: &StepContext, before: &SyncBefore) -> Result<SyncOutput, StepError> {
+        let (source, target) = (self.source(ctx)?, ctx.stores.open_to_write(&self.to, &ctx.base)?);
+        Self::refuse_overlap(&source, &target)?;
+        let result = work::sync(self, ctx, before, &source, &target, &self.filter()?).await;
+        target.clear_unfinished().await;
+        result
+    }
+
+    async fn undo(&self, ctx: &StepContext, _: &SyncBefore) -> Result<(), StepError> {
+        let target = ctx.stores.open(&self.to, &ctx.base)?;
+        super::undo::undo(ctx, &target).await?;
+        target.clear_unfinished().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Undo of a sync: what its ledger says it created goes away, what it replaced comes back where the store kept it.
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use opendal::options::RestoreOptions;
+
+use super::ledger::{self, Touched};
+use super::{objects, some};
+use crate::error::StepError;
+use crate::steps::{Progress, StepContext};
+use crate::stores::{Facts, Store, classify};
+
+/// How many objects are put back at once.
+const AT_ONCE: usize = 16;
+
+enum Back {
+    /// Nothing of ours is there any more.
+    Clean,
+    /// Someone else has changed it since: it stays.
+    Changed(String),
+    /// What was there before is lost.
+    Lost(String),
+}
+
+/// Puts the target back. Doing it twice does no harm.
+pub async fn undo(ctx: &StepContext, target: &Store) -> Result<(), StepError> {
+    let Some(touched) = ledger::read(&ctx.scratch, None).await? else {
+        if ctx.attempt.checkpoint.is_none() || ledger::is_put_away(&ctx.scratch) {
+            return Ok(());
+        }
+        return Err(StepError::needs_person(format!("the list of what was created in `{}` is gone", target.label())).help(
+            format!("it was in `{}`: bring that folder back, or delete by hand what the step created", ctx.scratch.display()),
+        ));
+    };
+    let all = touched.len() as u64;
+    let (mut changed, mut lost, mut done) = (Vec::new(), Vec::new(), 0_u64);
+    let mut work = futures::stream::iter(touched).map(|(key, touched)| put_back(target, key, touched)).buffer_unordered(AT_ONCE);
+    loop {
+        let back = tokio::select! {
+            biased;
+            () = ctx.cancel.cancelled() => return Err(ctx.stopped()),
+            back = work.try_next() => back?,
+        };
+        match back {
+            None => break,
+            Some(Back::Clean) => {}
+            Some(Back::Changed(key)) => changed.push(key),
+            Some(Back::Lost(key)) => lost.push(key),
+        }
+        done += 1;
+        ctx.progress(Progress { objects: Some(done), objects_total: Some(all), ..Progress::default() });
+    }
+    for (names, what) in [
+        (&changed, "changed by someone else since, and left as they are"),
+        (&lost, "overwritten or deleted, and the store has kept no version of them"),
+    ] {
+        if !names.is_empty() {
+            let count = names.len() as u64;
+            ctx.warn(format!("{} in `{}` {what}: {}", objects(count), target.label(), some(names, count)));
+            for name in names {
+                ctx.log(format!("left behind: {name}"));
+            }
+        }
+    }
+    ledger::put_away(&ctx.scratch).await
+}
+
+async fn put_back(target: &Store, key: String, touched: Touched) -> Result<Back, StepError> {
+    let is_marker = key.ends_with('/');
+    let now = if is_marker { Some(Facts::default()) } else { target.stat(&key).await?.as_ref().map(Facts::of) };
+    let Some(was) = touched.was else {
+        let Some(now) = now else { return Ok(Back::Clean) };
+        // Without a word about the end, the runner died in between: then it is ours if it is no larger than what was
+        // being written, for nothing was there before.
+        let is_ours = match &touched.left {
+            Some(left) => is_marker || left.agree(&now),
+            None => touched.sizes.iter().any(|size| now.size <= *size),
+        };
+        if !is_ours {
+            return Ok(Back::Changed(key));
+        }
+        target.remove(&key).await?;
+        return Ok(Back::Clean);
+    };
+    if now.as_ref().is_some_and(|now| now.etag.is_some() && was.agree(now)) {
+        return Ok(Back::Clean);
+    }
+    let Some(version) = was.version.clone() else { return Ok(Back::Lost(key)) };
+    let is_ours = match (&touched.left, &now) {
+        (Some(left), Some(now)) => left.agree(now),
+        (None, Some(now)) => touched.sizes.contains(&now.size),
+        (_, None) => touched.is_deleted,
+    };
+    if !is_ours {
+        return Ok(Back::Changed(key));
+    }
+    let options = RestoreOptions { version: Some(version), ..RestoreOptions::default() };
+    match target.operator().restore_options(&target.path(&key)?, options).await {
+        Ok(()) => Ok(Back::Clean),
+        Err(error) if crate::stores::is_missing(&error) => Ok(Back::Lost(key)),
+        Err(error) => Err(classify(&format!("cannot restore `{key}` in `{}`", target.label()), error)),
+    }
+}

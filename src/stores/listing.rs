@@ -1,0 +1,293 @@
+//! All objects of a place in byte order of their keys, as a stream.
+//!
+//! Object stores list that way, page by page. What has folders is read folder by folder, and each folder is sorted, so
+//! that memory grows with the largest folder only. Some servers claim an order and do not keep it: that is noticed,
+//! and the listing falls back to folders.
+
+use std::collections::VecDeque;
+
+use futures::TryStreamExt as _;
+use opendal::options::ListOptions;
+use opendal::{Entry, EntryMode, Lister};
+
+use super::classify::{classify, is_missing};
+use super::store::{Facts, Store};
+use crate::error::StepError;
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An object or a file.
+    Object,
+    /// An object whose name ends with `/`: the empty ones stand for folders.
+    Marker,
+    /// Neither a file nor a folder: a symbolic link, a socket.
+    Other,
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name below the place's prefix.
+    pub key: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its state.
+    pub facts: Facts,
+    /// The MD5 of its content as hexadecimal digits, when the store tells it.
+    pub md5: Option<String>,
+}
+
+/// How many entries of a flat listing are looked at before the first is given out: a server that does not sort shows
+/// it there.
+const LOOK_AHEAD: usize = 1000;
+
+/// A listing in progress.
+pub struct Listing {
+    store: Store,
+    after: Option<String>,
+    last: Option<String>,
+    way: Way,
+}
+
+enum Way {
+    /// Nothing is asked yet.
+    Start,
+    /// One recursive listing. `ahead` has been looked at.
+    Flat { lister: Box<Lister>, ahead: VecDeque<Listed>, is_checked: bool },
+    /// Folders: what is left of each, the innermost last.
+    Folders { open: Vec<std::vec::IntoIter<Item>>, next: Option<String> },
+}
+
+enum Item {
+    Entry(Listed),
+    Folder(String),
+}
+
+impl Item {
+    fn name(&self) -> &str {
+        match self {
+            Self::Entry(listed) => &listed.key,
+            Self::Folder(name) => name,
+        }
+    }
+}
+
+impl Listing {
+    pub(super) fn new(store: Store, after: Option<&str>) -> Self {
+        Self { store, after: after.map(str::to_owned), last: None, way: Way::Start }
+    }
+
+    /// The next entry.
+    pub async fn next(&mut self) -> Result<Option<Listed>, StepError> {
+        loop {
+            let found = match &mut self.way {
+                Way::Start => {
+                    self.way = self.start().await?;
+                    continue;
+                }
+                Way::Flat { lister, ahead, is_checked } => {
+                    if !*is_checked {
+                        while ahead.len() < LOOK_AHEAD {
+                            match next_flat(&self.store, lister).await? {
+                                Some(listed) => ahead.push_back(listed),
+                                None => break,
+                            }
+                        }
+                        *is_checked = true;
+                        if ahead.iter().zip(ahead.iter().skip(1)).any(|(a, b)| a.key >= b.key) {
+                            self.store.distrust_order();
+                            self.way = Way::Start;
+                            continue;
+                        }
+                    }
+                    match ahead.pop_front() {
+                        Some(listed) => Some(listed),
+                        None => next_flat(&self.store, lister).await?,
+                    }
+                }
+                Way::Folders { open, next } => {
+                    if let Some(folder) = next.take() {
+                        let items = read_folder(&self.store, &folder, self.after.as_deref()).await?;
+                        open.push(items.into_iter());
+                        continue;
+                    }
+                    match open.last_mut().map(Iterator::next) {
+                        None => None,
+                        Some(None) => {
+                            open.pop();
+                            continue;
+                        }
+                        Some(Some(Item::Folder(folder))) => {
+                            *next = Some(folder);
+                            continue;
+                        }
+                        Some(Some(Item::Entry(listed))) => Some(listed),
+                    }
+                }
+            };
+            let Some(found) = found else { return Ok(None) };
+            if self.after.as_deref().is_some_and(|after| found.key.as_str() <= after) || self.store.is_unfinished(&found.key) {
+                continue;
+            }
+            if self.last.as_deref().is_some_and(|last| found.key.as_str() <= last) {
+                self.store.distrust_order();
+                return Err(StepError::transient(format!(
+                    "`{}` does not list its objects in order: `{}` came after `{}`",
+                    self.store.label(),
+                    found.key,
+                    self.last.take().unwrap_or_default(),
+                ))
+                .help("it is listed folder by folder from now on: try again"));
+            }
+            self.last = Some(found.key.clone());
+            return Ok(Some(found));
+        }
+    }
+
+    async fn start(&self) -> Result<Way, StepError> {
+        if !self.store.lists_flat() {
+            return Ok(Way::Folders { open: Vec::new(), next: Some(String::new()) });
+        }
+        let operator = self.store.operator();
+        let prefix = self.store.prefix();
+        let start_after = self
+            .after
+            .as_ref()
+            .filter(|_| operator.info().capability().list_with_start_after)
+            .map(|after| format!("{prefix}{after}"));
+        let options = ListOptions { recursive: true, start_after, ..ListOptions::default() };
+        let lister = operator
+            .lister_options(if prefix.is_empty() { "/" } else { prefix }, options)
+            .await
+            .map_err(|error| cannot_list(&self.store, error))?;
+        Ok(Way::Flat { lister: Box::new(lister), ahead: VecDeque::new(), is_checked: false })
+    }
+}
+
+fn cannot_list(store: &Store, error: opendal::Error) -> StepError {
+    classify(&format!("cannot list `{}`", store.label()), error)
+}
+
+async fn next_flat(store: &Store, lister: &mut Lister) -> Result<Option<Listed>, StepError> {
+    loop {
+        match lister.try_next().await {
+            Ok(None) => return Ok(None),
+            Ok(Some(entry)) => {
+                if let Some(listed) = listed(store, entry) {
+                    return Ok(Some(listed));
+                }
+            }
+            Err(error) => return Err(cannot_list(store, error)),
+        }
+    }
+}
+
+/// The entries of one folder in order, those at or before `after` left out. A folder sorts as its name with the slash:
+/// all that is in it starts with that.
+async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result<Vec<Item>, StepError> {
+    let path = format!("{}{folder}", store.prefix());
+    let path = if path.is_empty() { "/" } else { &path };
+    let mut lister = match store.operator().lister_options(path, ListOptions::default()).await {
+        Ok(lister) => lister,
+        Err(error) if is_missing(&error) && !store.abilities().is_flat => return Ok(Vec::new()),
+        Err(error) => return Err(cannot_list(store, error)),
+    };
+    let mut items = Vec::new();
+    loop {
+        let entry = match lister.try_next().await {
+            Ok(None) => break,
+            Ok(Some(entry)) => entry,
+            Err(error) if is_missing(&error) && !store.abilities().is_flat => break,
+            Err(error) => return Err(cannot_list(store, error)),
+        };
+        let Some(key) = entry.path().strip_prefix(store.prefix()).map(str::to_owned) else { continue };
+        let is_itself = key == folder;
+        if entry.metadata().mode() == EntryMode::DIR && !is_itself {
+            let is_done = after.is_some_and(|after| after >= key.as_str() && !after.starts_with(&key));
+            if !is_done && !store.is_unfinished(&key) {
+                items.push(Item::Folder(key));
+            }
+        } else if let Some(listed) = listed(store, entry) {
+            // A folder lists itself. Only where it is an object does it have an `ETag`.
+            if !is_itself || listed.facts.etag.is_some() {
+                items.push(Item::Entry(listed));
+            }
+        }
+    }
+    items.sort_by(|a, b| a.name().cmp(b.name()));
+    items.dedup_by(|a, b| a.name() == b.name());
+    Ok(items)
+}
+
+fn listed(store: &Store, entry: Entry) -> Option<Listed> {
+    let (path, metadata) = entry.into_parts();
+    // The place itself: nothing, or the marker of its own folder.
+    let key = path.strip_prefix(store.prefix()).filter(|key| !key.is_empty() && *key != "/")?.to_owned();
+    let kind = match metadata.mode() {
+        EntryMode::FILE => Kind::Object,
+        EntryMode::DIR => Kind::Marker,
+        EntryMode::Unknown => Kind::Other,
+    };
+    let md5 = md5_of(store.scheme(), metadata.etag(), metadata.content_md5());
+    Some(Listed { key, kind, facts: Facts::of(&metadata), md5 })
+}
+
+/// S3 gives the MD5 as `ETag` of what was written in one piece; others give it as Content-MD5, base64.
+fn md5_of(scheme: &str, etag: Option<&str>, content_md5: Option<&str>) -> Option<String> {
+    use base64::Engine as _;
+    if let Some(bytes) = content_md5.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok())
+        && bytes.len() == 16
+    {
+        return Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+    let etag = etag.filter(|_| scheme == "s3")?.trim_matches('"');
+    (etag.len() == 32 && etag.chars().all(|c| c.is_ascii_hexdigit())).then(|| etag.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::secret::Vault;
+    use crate::stores::Stores;
+
+    async fn keys(store: &Store, after: Option<&str>) -> Vec<String> {
+        let mut listing = store.list(after);
+        let mut keys = Vec::new();
+        while let Some(listed) = listing.next().await.expect("it lists") {
+            keys.push(listed.key);
+        }
+        keys
+    }
+
+    #[tokio::test]
+    async fn a_directory_lists_in_byte_order_and_goes_on_from_anywhere() {
+        let folder = tempfile::tempdir().expect("a directory");
+        for name in ["a/b", "a-b", "a0", "a/c/d", "a.txt", "b", "ü", "z/y/x", "a/b.txt"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+            std::fs::write(path, name).expect("written");
+        }
+        let stores = Stores::new(BTreeMap::new(), Vault::default());
+        let store = stores.open(&format!("file://{}", folder.path().display()), Path::new("/")).expect("it opens");
+        let all = keys(&store, None).await;
+        let mut sorted = all.clone();
+        sorted.sort();
+        assert_eq!(all, sorted);
+        assert_eq!(all.len(), 9);
+        for (at, key) in all.iter().enumerate() {
+            assert_eq!(keys(&store, Some(key)).await, all[at + 1..], "after {key}");
+        }
+        assert_eq!(keys(&store, Some("a/b/none")).await, all[all.iter().position(|key| key == "a/c/d").expect("it is")..]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_lists_nothing() {
+        let stores = Stores::new(BTreeMap::new(), Vault::default());
+        let store = stores.open("file:///nowhere/at/all", Path::new("/")).expect("it opens");
+        assert!(keys(&store, None).await.is_empty());
+    }
+}

@@ -1,0 +1,191 @@
+//! From options to an operator: defaults that people expect, secrets revealed here and only here, layers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use opendal::Operator;
+use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest, Sha256};
+
+use super::{Patience, StoreOptions, classify, options};
+use crate::error::StepError;
+use crate::secret::Vault;
+
+/// The folder in a directory store where files lie until they are whole. Never listed.
+pub(super) const UNFINISHED: &str = ".ferry-unfinished";
+
+/// An operator and what has been learned about the store behind it. Cloning shares both.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub operator: Operator,
+    /// Whether a flat listing has been seen to come in byte order of the names. Set to false once it has not.
+    pub is_ordered: Arc<AtomicBool>,
+    /// Whether user metadata can be kept. Set to false once a file system has refused it.
+    pub keeps_metadata: Arc<AtomicBool>,
+}
+
+/// What is to be opened: options with values in place of marks, and the whole prefix.
+pub(super) struct Wanted {
+    pub scheme: String,
+    pub place: String,
+    /// In the operator: empty, or ends with `/`. Options' `root` and the place's prefix together.
+    pub prefix: String,
+    options: Vec<(String, SecretString)>,
+}
+
+impl Wanted {
+    /// Reads options, fills defaults in and reveals secrets.
+    pub fn resolve(place: &str, given: &StoreOptions, prefix: &str, base: &Path, vault: &Vault) -> Result<Self, StepError> {
+        let scheme = options::check(place, given)?;
+        let mut options = Vec::with_capacity(given.len());
+        let mut root = String::new();
+        for (name, value) in given {
+            let value = vault.reveal(value.marked()).map_err(|unknown| {
+                StepError::permanent(format!(
+                    "the option `{name}` of `{place}` needs the secret `{}`, which is not at hand",
+                    unknown.0
+                ))
+                .help("list it under `secrets:` in the pipeline")
+            })?;
+            match name.as_str() {
+                "scheme" => {}
+                "root" => value.expose_secret().clone_into(&mut root),
+                _ => options.push((name.clone(), value)),
+            }
+        }
+        let mut wanted = Self { scheme, place: place.to_owned(), prefix: String::new(), options };
+        let root = match wanted.scheme.as_str() {
+            // Everything is opened at the top, so that looking at a directory which is not there does not create it,
+            // and so that two places in one bucket share an operator.
+            "fs" => {
+                let root = if root.is_empty() { base.to_path_buf() } else { base.join(&root) };
+                absolute(&root).to_string_lossy().into_owned()
+            }
+            _ => root,
+        };
+        let root = root.trim_matches('/');
+        wanted.prefix = match (root.is_empty(), prefix.is_empty()) {
+            (true, _) => prefix.to_owned(),
+            (false, true) => format!("{root}/"),
+            (false, false) => format!("{root}/{prefix}"),
+        };
+        if let Some(wrong) = wanted.prefix.trim_end_matches('/').split('/').find(|part| matches!(*part, "." | "..")) {
+            return Err(StepError::permanent(format!("`{place}` has `{wrong}` in its path")).help("write the path without it"));
+        }
+        wanted.defaults();
+        Ok(wanted)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|(known, _)| known == name)
+    }
+
+    fn default(&mut self, name: &str, value: impl Into<String>) {
+        if !self.has(name) {
+            self.options.push((name.to_owned(), SecretString::from(value.into())));
+        }
+    }
+
+    fn defaults(&mut self) {
+        match self.scheme.as_str() {
+            "s3" => {
+                let from_env = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
+                let elsewhere = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| std::env::var(name).ok());
+                if let Some(endpoint) = elsewhere {
+                    self.default("endpoint", endpoint);
+                }
+                match from_env {
+                    Some(region) => self.default("region", region),
+                    // Servers that speak S3 take any region or none; the signature needs one.
+                    None if self.has("endpoint") => self.default("region", "us-east-1"),
+                    None => {}
+                }
+            }
+            "azblob" => {
+                let account = self.value("account_name").or_else(|| std::env::var("AZURE_STORAGE_ACCOUNT").ok());
+                if let Some(account) = account {
+                    self.default("endpoint", format!("https://{account}.blob.core.windows.net"));
+                    self.default("account_name", account);
+                }
+                if let Ok(key) = std::env::var("AZURE_STORAGE_KEY") {
+                    self.default("account_key", key);
+                }
+                if let Ok(token) = std::env::var("AZURE_STORAGE_SAS_TOKEN") {
+                    self.default("sas_token", token);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        self.options.iter().find(|(known, _)| known == name).map(|(_, value)| value.expose_secret().to_owned())
+    }
+
+    /// The same for places that can share an operator. A digest: options may be secrets.
+    pub fn key(&self, to_write: bool) -> String {
+        let mut digest = Sha256::new();
+        let mut options: Vec<_> = self.options.iter().collect();
+        options.sort_by(|a, b| a.0.cmp(&b.0));
+        for (name, value) in options {
+            digest.update(name.as_bytes());
+            digest.update([0]);
+            digest.update(value.expose_secret().as_bytes());
+            digest.update([0]);
+        }
+        if self.scheme == "fs" && to_write {
+            digest.update(self.prefix.as_bytes());
+        }
+        format!("{} {:x}", self.scheme, digest.finalize())
+    }
+
+    /// Opens it. No request is made.
+    pub fn open(&self, to_write: bool, patience: &Patience) -> Result<Opened, StepError> {
+        let mut options: Vec<(String, String)> =
+            self.options.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
+        match self.scheme.as_str() {
+            "fs" => {
+                options.push(("root".to_owned(), "/".to_owned()));
+                if to_write {
+                    let unfinished = format!("/{}{UNFINISHED}", self.prefix);
+                    options.push(("atomic_write_dir".to_owned(), unfinished));
+                }
+            }
+            "sftp" => options.push(("root".to_owned(), "/".to_owned())),
+            _ => {}
+        }
+        opendal::install_default();
+        let operator = Operator::via_iter(&self.scheme, options)
+            .map_err(|error| classify(&format!("cannot open `{}`", self.place), error))?
+            .layer(TimeoutLayer::new().with_timeout(patience.request).with_io_timeout(patience.transfer))
+            .layer(
+                RetryLayer::new()
+                    .with_jitter()
+                    .with_min_delay(patience.wait)
+                    .with_max_delay(patience.wait * 20)
+                    .with_max_times(patience.repeats)
+                    .with_notify(|event: opendal::layers::RetryEvent<'_>| {
+                        tracing::debug!(operation = ?event.op, repeat = event.attempt, "a request to a store is repeated");
+                    }),
+            )
+            .layer(ConcurrentLimitLayer::new(patience.at_once));
+        Ok(Opened { operator, is_ordered: Arc::new(AtomicBool::new(true)), keeps_metadata: Arc::new(AtomicBool::new(true)) })
+    }
+}
+
+/// The path without `.` and `..`, by its text: what is not there has no other form.
+fn absolute(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
+}

@@ -1,0 +1,299 @@
+//! One opened place: its operator, its names, and what the store behind it can do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use opendal::{Metadata, Operator};
+
+use super::classify::{classify, is_missing};
+use super::listing::Listing;
+use super::open::{Opened, UNFINISHED, Wanted};
+use crate::error::StepError;
+
+/// What a store can do, as far as copying is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Keeps a content type and the other HTTP headers of an object.
+    pub content_type: bool,
+    /// Keeps names and values of the user's own.
+    pub user_metadata: bool,
+    /// Can keep old versions of an object (whether this bucket does is seen on its objects).
+    pub versions: bool,
+    /// Copies an object within itself without sending it.
+    pub server_copy: bool,
+    /// Reads only the object that was listed, by its `ETag`.
+    pub reads_if_match: bool,
+    /// An object shows up whole or not at all.
+    pub appears_whole: bool,
+    /// Takes an object in pieces; else the whole object has to lie in memory.
+    pub streams: bool,
+    /// Holds names as they are; else as files in folders.
+    pub is_flat: bool,
+}
+
+/// What identifies the state of an object: two equal facts are the same object, unchanged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Facts {
+    /// Bytes.
+    pub size: u64,
+    /// As the store gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// When it was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<jiff::Timestamp>,
+    /// Its version, when the store keeps versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl Facts {
+    /// What a store says of an object.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.content_length(),
+            etag: metadata.etag().map(str::to_owned),
+            modified: metadata.last_modified().map(opendal::raw::Timestamp::into_inner),
+            version: metadata.version().filter(|version| *version != "null").map(str::to_owned),
+        }
+    }
+
+    /// Whether both can be the same state. What only one of them knows does not count; listings round times to seconds.
+    pub fn agree(&self, other: &Self) -> bool {
+        if self.size != other.size {
+            return false;
+        }
+        if let (Some(a), Some(b)) = (&self.etag, &other.etag) {
+            return a.trim_matches('"') == b.trim_matches('"');
+        }
+        match (self.modified, other.modified) {
+            (Some(a), Some(b)) => a.as_second().abs_diff(b.as_second()) <= 1,
+            _ => true,
+        }
+    }
+}
+
+/// An opened place. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    label: Arc<str>,
+    prefix: Arc<str>,
+    scheme: Arc<str>,
+    identity: Arc<str>,
+    operator: Operator,
+    is_ordered: Arc<AtomicBool>,
+    keeps_metadata: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.label).finish()
+    }
+}
+
+impl Store {
+    pub(super) fn new(label: String, wanted: Wanted, opened: Opened) -> Self {
+        let identity = wanted.key(false);
+        Self {
+            label: label.into(),
+            prefix: wanted.prefix.into(),
+            scheme: wanted.scheme.into(),
+            identity: identity.into(),
+            operator: opened.operator,
+            is_ordered: opened.is_ordered,
+            keeps_metadata: opened.keeps_metadata,
+        }
+    }
+
+    /// The place for people: `old:uploads/`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The operator; paths in it come from [`Store::path`].
+    pub fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// The prefix in the operator: empty, or ends with `/`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// OpenDAL's scheme.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// Whether the place is the whole store.
+    pub fn is_everything(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
+    /// What the store can do.
+    pub fn abilities(&self) -> Abilities {
+        let can = self.operator.info().capability();
+        let is_flat = matches!(&*self.scheme, "s3" | "azblob" | "gcs" | "memory");
+        Abilities {
+            content_type: can.write_with_content_type,
+            user_metadata: can.write_with_user_metadata
+                && &*self.scheme != "webdav"
+                && self.keeps_metadata.load(Ordering::Relaxed),
+            versions: can.restore_with_version,
+            server_copy: can.copy && is_flat && &*self.scheme != "memory",
+            reads_if_match: can.read_with_if_match && is_flat,
+            appears_whole: &*self.scheme != "sftp",
+            streams: can.write_can_multi,
+            is_flat,
+        }
+    }
+
+    /// Remembers that the file system refuses user metadata.
+    pub fn forget_metadata(&self) {
+        self.keeps_metadata.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether both places lie in the same bucket of the same service, reached with the same account.
+    pub fn is_same_bucket(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+
+    /// Whether one place lies inside the other: then a copy would read what it writes.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.is_same_bucket(other) && (self.prefix.starts_with(&*other.prefix) || other.prefix.starts_with(&*self.prefix))
+    }
+
+    /// Whether flat listings can be trusted to come in order.
+    pub(super) fn lists_flat(&self) -> bool {
+        self.abilities().is_flat
+            && self.operator.info().capability().list_with_recursive
+            && self.is_ordered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn distrust_order(&self) {
+        self.is_ordered.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether this key is ferry's own: a file that is not whole yet.
+    pub(super) fn is_unfinished(&self, key: &str) -> bool {
+        &*self.scheme == "fs" && key.starts_with(UNFINISHED)
+    }
+
+    /// Removes the folder of unfinished files, if it is empty.
+    pub async fn clear_unfinished(&self) {
+        if &*self.scheme == "fs" {
+            let folder = format!("/{}{UNFINISHED}", self.prefix);
+            let _ = tokio::fs::remove_dir(folder).await;
+        }
+    }
+
+    /// The operator's path of a key. Refuses names that the way there would change: the object would be lost, or
+    /// another would be hit.
+    pub fn path(&self, key: &str) -> Result<String, StepError> {
+        let refuse = |why: &str| {
+            StepError::permanent(format!("the name `{key}` cannot be used in `{}`: {why}", self.label))
+                .help("rename the object, or leave it out with `exclude`")
+        };
+        let path = format!("{}{key}", self.prefix);
+        let inner = key.strip_suffix('/').unwrap_or(key);
+        if inner.is_empty() {
+            return Err(refuse("it is empty"));
+        }
+        for part in inner.split('/') {
+            match part {
+                "" => return Err(refuse("it has an empty part between slashes, which is lost on the way")),
+                "." | ".." => return Err(refuse(&format!("`{part}` means a folder on the way there"))),
+                _ => {}
+            }
+        }
+        if path.trim() != path {
+            return Err(refuse("white space at its border is lost on the way"));
+        }
+        if key.contains('\0') {
+            return Err(refuse("it holds a NUL"));
+        }
+        if self.is_unfinished(key) {
+            return Err(refuse("ferry keeps unfinished files there"));
+        }
+        let longest = match &*self.scheme {
+            "s3" | "gcs" | "azblob" => 1024,
+            "memory" => usize::MAX,
+            _ => {
+                if inner.split('/').any(|part| part.len() > 255) {
+                    return Err(refuse("a part of it is longer than 255 bytes"));
+                }
+                4000
+            }
+        };
+        if path.len() > longest {
+            return Err(refuse(&format!("it is longer than {longest} bytes with its prefix")));
+        }
+        Ok(path)
+    }
+
+    /// All objects in byte order of their keys, from behind `after`.
+    pub fn list(&self, after: Option<&str>) -> Listing {
+        Listing::new(self.clone(), after)
+    }
+
+    /// What the store says of an object; `None` when there is none.
+    pub async fn stat(&self, key: &str) -> Result<Option<Metadata>, StepError> {
+        match self.operator.stat(&self.path(key)?).await {
+            Ok(metadata) => Ok(Some(metadata)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(classify(&format!("cannot look at `{key}` in `{}`", self.label), error)),
+        }
+    }
+
+    /// Removes an object; none there is no error.
+    pub async fn remove(&self, key: &str) -> Result<(), StepError> {
+        match self.operator.delete(&self.path(key)?).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(classify(&format!("cannot delete `{key}` in `{}`", self.label), error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::secret::Vault;
+    use crate::stores::Stores;
+
+    fn open(place: &str) -> Store {
+        Stores::new(BTreeMap::new(), Vault::default()).open(place, Path::new("/")).expect("it opens")
+    }
+
+    #[test]
+    fn a_name_that_the_way_there_would_change_is_refused_by_name() {
+        let store = open("s3://bucket/in/?region=us-east-1");
+        for key in ["a//b", "/a", "../a", "a/..", "a/./b", "a ", "", "a\0b", &"x".repeat(1025)] {
+            let error = store.path(key).expect_err(key);
+            assert!(error.message.contains(key), "{error}");
+        }
+        for key in ["a b", " a", "ü/✓", "a%2Fb", "a?b#c", "..a", "a/", &"x".repeat(1021)] {
+            assert_eq!(store.path(key).expect(key), format!("in/{key}"));
+        }
+        assert!(open("file:///tmp").path(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn opening_a_directory_to_look_at_it_creates_nothing() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let there = folder.path().join("not/there");
+        let store = open(&format!("file://{}", there.display()));
+        assert!(!there.exists());
+        assert_eq!(store.prefix(), format!("{}/", there.display()).trim_start_matches('/'));
+    }
+
+    #[test]
+    fn a_wrong_option_is_refused_with_the_nearest_name() {
+        let stores = Stores::new(BTreeMap::new(), Vault::default());
+        let error = stores.open("s3://bucket/?regoin=x", Path::new("/")).expect_err("no such option");
+        assert_eq!(error.help.as_deref(), Some("did you mean `region`?"));
+    }
+}

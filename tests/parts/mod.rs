@@ -1,0 +1,191 @@
+//! Real servers for tests: S3 and WebDAV (rclone), Azure Blob (azurite), SFTP (sshd), each on a free port of 127.0.0.1,
+//! each ended when its value is dropped or when the test process dies.
+//!
+//! A part that is missing is a loud skip, and a failure where `CI=true`. `scripts/install-parts.sh` installs them.
+#![allow(dead_code, reason = "each test binary uses some of it")]
+
+pub mod fault;
+pub mod scene;
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where `scripts/install-parts.sh` puts them.
+pub fn folder() -> PathBuf {
+    if let Some(parts) = std::env::var_os("FERRY_PARTS") {
+        return parts.into();
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
+    cache.join("ferry/parts")
+}
+
+/// Says loudly that a test is skipped; fails where nothing may be skipped.
+pub fn missing<T>(part: &str) -> Option<T> {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{part} is missing: run scripts/install-parts.sh");
+    eprintln!("\n!!! SKIPPED: {part} is missing. Run scripts/install-parts.sh\n");
+    None
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+/// A running server. Ended with SIGKILL on drop; and by the kernel when the test process dies without a drop.
+pub struct Server {
+    child: Child,
+    /// Where it listens.
+    pub port: u16,
+    /// What it keeps. Removed on drop.
+    pub data: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Starts `program` so that it dies with this process, and waits until its port accepts. The port may be taken by
+    /// another between the choice and the start: then another port is tried.
+    fn start(data: tempfile::TempDir, command: &dyn Fn(u16, &Path) -> Command) -> Self {
+        for _ in 0..5 {
+            let port = free_port();
+            let wanted = command(port, data.path());
+            // A server that keeps running after the test was killed would be found by nobody.
+            let mut guarded = Command::new("setpriv");
+            guarded.args(["--pdeathsig", "KILL"]).arg(wanted.get_program()).args(wanted.get_args());
+            for (name, value) in wanted.get_envs() {
+                if let Some(value) = value {
+                    guarded.env(name, value);
+                }
+            }
+            let log = std::fs::File::create(data.path().with_extension("log")).expect("a log");
+            let error = log.try_clone().expect("the same log");
+            let child = guarded.stdin(Stdio::null()).stdout(log).stderr(error).spawn().expect("setpriv is part of util-linux");
+            let mut server = Self { child, port, data };
+            let start = Instant::now();
+            loop {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return server;
+                }
+                if server.child.try_wait().is_ok_and(|ended| ended.is_some()) || start.elapsed() > Duration::from_secs(30) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let fresh = tempfile::tempdir().expect("a directory");
+            let old = std::mem::replace(&mut server.data, fresh);
+            drop(server);
+            return Self::again(old, command);
+        }
+        unreachable!("five ports cannot all be taken")
+    }
+
+    fn again(data: tempfile::TempDir, command: &dyn Fn(u16, &Path) -> Command) -> Self {
+        let log = std::fs::read_to_string(data.path().with_extension("log")).unwrap_or_default();
+        assert!(log.contains("in use"), "the server did not start: {log}");
+        Self::start(data, command)
+    }
+}
+
+/// The keys of the S3 servers.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    /// The key's name.
+    pub id: &'static str,
+    /// Its secret.
+    pub secret: &'static str,
+}
+
+/// The first S3 server's keys.
+pub const OLD: Keys = Keys { id: "OLDACCESSKEY0001", secret: "old-secret-0001-canary" };
+/// The second S3 server's keys.
+pub const NEW: Keys = Keys { id: "NEWACCESSKEY0002", secret: "new-secret-0002-canary" };
+
+fn rclone() -> Option<PathBuf> {
+    let program = folder().join("venv/bin/rclone");
+    if program.exists() { Some(program) } else { missing("rclone") }
+}
+
+/// An S3 server with one bucket `box`.
+pub fn s3(keys: Keys) -> Option<Server> {
+    let program = rclone()?;
+    let data = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(data.path().join("box")).expect("a bucket");
+    Some(Server::start(data, &|port, data| {
+        let mut command = Command::new(&program);
+        command.args(["serve", "s3", "--auth-key", &format!("{},{}", keys.id, keys.secret)]);
+        command.args(["--addr", &format!("127.0.0.1:{port}"), "--config", "/dev/null", "--vfs-cache-mode", "off"]);
+        command.arg(data);
+        command
+    }))
+}
+
+/// A WebDAV server.
+pub fn webdav() -> Option<Server> {
+    let program = rclone()?;
+    Some(Server::start(tempfile::tempdir().expect("a directory"), &|port, data| {
+        let mut command = Command::new(&program);
+        command.args(["serve", "webdav", "--user", "me", "--pass", "webdav-secret-canary", "--config", "/dev/null"]);
+        command.args(["--addr", &format!("127.0.0.1:{port}")]).arg(data);
+        command
+    }))
+}
+
+/// The name of azurite's account.
+pub const AZURE_ACCOUNT: &str = "ferrytest";
+/// Its key.
+pub const AZURE_KEY: &str = "ZmVycnktdGVzdC1henVyZS1rZXktY2FuYXJ5LTAwMDE=";
+
+/// An Azure Blob server. It has no container yet.
+pub fn azure() -> Option<Server> {
+    let program = folder().join("azurite/node_modules/.bin/azurite-blob");
+    if !program.exists() {
+        return missing("azurite");
+    }
+    Some(Server::start(tempfile::tempdir().expect("a directory"), &|port, data| {
+        let mut command = Command::new(&program);
+        command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--silent", "--skipApiVersionCheck"]);
+        command.arg("--location").arg(data);
+        command.env("AZURITE_ACCOUNTS", format!("{AZURE_ACCOUNT}:{AZURE_KEY}"));
+        command
+    }))
+}
+
+/// An SSH server that serves SFTP to the user who runs the tests. Its data folder holds `key` (the user's), and `files`.
+pub fn sftp() -> Option<Server> {
+    if !Path::new("/usr/sbin/sshd").exists() || !Path::new("/usr/lib/openssh/sftp-server").exists() {
+        return missing("openssh-server");
+    }
+    let data = tempfile::tempdir().expect("a directory");
+    for key in ["host", "key"] {
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(data.path().join(key))
+            .stdin(Stdio::null())
+            .status()
+            .expect("ssh-keygen comes with openssh-client");
+        assert!(made.success());
+    }
+    std::fs::create_dir(data.path().join("files")).expect("a folder");
+    // sshd as root insists on this folder.
+    let _ = std::fs::create_dir_all("/run/sshd");
+    Some(Server::start(data, &|port, data| {
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/key.pub\nStrictModes no\n\
+             PidFile none\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n\
+             MaxSessions 64\nMaxStartups 64:30:128\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+            data.display()
+        );
+        std::fs::write(data.join("sshd_config"), config).expect("written");
+        let mut command = Command::new("/usr/sbin/sshd");
+        command.args(["-D", "-e", "-f"]).arg(data.join("sshd_config"));
+        command
+    }))
+}
