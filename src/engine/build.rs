@@ -110,14 +110,15 @@ impl Engine {
             node.is_orphan = true;
             node.parent = None;
             if node.is_group() || !node.was_started() {
-                let path = node.path.clone();
                 node.state = State::Skipped;
-                self.index.remove(&path);
             } else {
                 if !node.state.is_over() {
                     node.state = State::Stopped;
                 }
-                self.orphans.push(ix);
+                // Nobody undoes what `finally` did; its history is kept in case the instance comes back.
+                if !self.graph[ix].is_finally {
+                    self.orphans.push(ix);
+                }
             }
             while let Some(edge) = self.graph.first_edge(ix, petgraph::Direction::Incoming) {
                 self.graph.remove_edge(edge);
@@ -131,8 +132,10 @@ impl Engine {
     /// An instance that an edit took out and another put back.
     fn take_back(&mut self, path: &StepPath, group: Ix) -> Option<Ix> {
         let ix = *self.index.get(path)?;
-        let at = self.orphans.iter().position(|&orphan| orphan == ix)?;
-        self.orphans.remove(at);
+        if !self.graph[ix].is_orphan {
+            return None;
+        }
+        self.orphans.retain(|&orphan| orphan != ix);
         let node = &mut self.graph[ix];
         node.is_orphan = false;
         node.parent = Some(group);

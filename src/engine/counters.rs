@@ -66,8 +66,19 @@ impl Engine {
         } else if let Some(command) = self.command_of(ix) {
             self.commands.push(command);
         }
+        if self.graph[ix].has_satisfied && !self.graph[ix].satisfies() {
+            self.unsatisfy(ix);
+        }
         if state.is_over() && !state.is_undo() {
             self.is_over(ix);
+        }
+    }
+
+    /// A background step serves no more: what has not started waits for it again.
+    fn unsatisfy(&mut self, ix: Ix) {
+        self.graph[ix].has_satisfied = false;
+        for dependant in self.dependants(ix).collect::<Vec<_>>() {
+            self.graph[dependant].unmet += 1;
         }
     }
 
@@ -109,7 +120,30 @@ impl Engine {
         for dependant in dependants {
             self.graph[dependant].unmet -= 1;
             self.admit(dependant);
+            if self.graph[dependant].state == State::Open {
+                self.admit_inside(dependant);
+            }
         }
+    }
+
+    /// Lets start what may inside a group, at any depth.
+    pub(super) fn admit_inside(&mut self, group: Ix) {
+        for ix in self.walk(&[group]) {
+            self.graph[ix].next_instance = 0;
+            self.admit(ix);
+        }
+    }
+
+    /// Whether something that the step, or a group around it, needs is not there (any more).
+    pub(super) fn is_waiting(&self, ix: Ix) -> bool {
+        let mut at = Some(ix);
+        while let Some(ix) = at {
+            if self.graph[ix].unmet > 0 {
+                return true;
+            }
+            at = self.graph[ix].parent;
+        }
+        false
     }
 
     /// Lets the background steps end that served until this one.

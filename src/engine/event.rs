@@ -70,6 +70,8 @@ pub enum Event {
     LockAcquired {
         /// The step.
         step: StepPath,
+        /// The lock's name.
+        lock: String,
     },
     /// The lock is held elsewhere; the driver keeps trying. For people only.
     LockBusy {
@@ -200,7 +202,7 @@ impl Event {
     pub fn step(&self) -> Option<&StepPath> {
         match self {
             Self::Resolved { step, .. }
-            | Self::LockAcquired { step }
+            | Self::LockAcquired { step, .. }
             | Self::LockBusy { step, .. }
             | Self::Inspected { step, .. }
             | Self::InspectFailed { step, .. }

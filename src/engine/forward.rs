@@ -47,7 +47,7 @@ impl Engine {
             Event::Ready { .. } => self.ready(ix),
             Event::Checkpoint { token, .. } => self.graph[ix].checkpoint = Some(token.clone()),
             Event::AttemptEnded { outcome, .. } => self.attempt_ended(ix, outcome),
-            Event::TimerFired { timer: Timer::Retry { .. } } => self.proceed(ix),
+            Event::TimerFired { timer: Timer::Retry { .. } } => self.again_when_served(ix),
             Event::TimerFired { timer: Timer::UndoRetry { .. } } => self.enter(ix, State::UndoQueued),
             Event::TimerFired { timer: Timer::Approval { .. } } => {
                 let failure = permanent("nobody answered in time", "resume the run to ask again");
@@ -71,7 +71,7 @@ impl Engine {
     /// Lets a step start if nothing is in its way.
     pub(super) fn admit(&mut self, ix: Ix) {
         let node = &self.graph[ix];
-        if node.state != State::Blocked || node.unmet > 0 || node.is_held || !self.scope_is_open(ix) {
+        if node.state != State::Blocked || node.is_held || self.is_waiting(ix) || !self.scope_is_open(ix) {
             return;
         }
         match node.parent {
@@ -82,6 +82,9 @@ impl Engine {
 
     /// Starts as many instances of a `for_each` as its `max_parallel` allows, in their order.
     pub(super) fn admit_instances(&mut self, group: Ix) {
+        if self.is_waiting(group) {
+            return;
+        }
         // From where it stopped last time: a walk over all instances at each end would make 10,000 of them quadratic.
         while self.graph[group].instances_open < self.instance_limit(group) {
             let node = &self.graph[group];
@@ -117,7 +120,13 @@ impl Engine {
     fn resolved(&mut self, ix: Ix, resolution: &Resolution) {
         match resolution {
             Resolution::Failed { failure } => return self.attempt_failed(ix, failure),
-            Resolution::Run { lock } | Resolution::Inputs { lock, .. } => self.graph[ix].lock.clone_from(lock),
+            Resolution::Run { lock } | Resolution::Inputs { lock, .. } => {
+                if self.graph[ix].holds_lock && self.graph[ix].lock != *lock {
+                    self.graph[ix].holds_lock = false;
+                    self.give_back(ix);
+                }
+                self.graph[ix].lock.clone_from(lock);
+            }
             Resolution::Skip | Resolution::Instances { .. } => {}
         }
         let group = self.graph[ix].is_group();
@@ -133,6 +142,10 @@ impl Engine {
         }
         self.graph[ix].resolution = Some(resolution.clone());
         if *resolution == Resolution::Skip {
+            // What an earlier session made inside is not wanted any more; a rollback still knows it.
+            for child in std::mem::take(&mut self.graph[ix].children) {
+                self.orphan(child);
+            }
             self.enter(ix, State::Skipped);
         } else {
             self.proceed(ix);
@@ -286,7 +299,14 @@ impl Engine {
             );
         } else {
             // Not straight into the queue: its text may have been edited, then its templates come first.
-            self.update(ix, |node| node.state = State::Blocked);
+            self.again_when_served(ix);
+        }
+    }
+
+    /// A step that was on its way starts over, as soon as the background steps that it needs serve again.
+    fn again_when_served(&mut self, ix: Ix) {
+        self.update(ix, |node| node.state = State::Blocked);
+        if !self.is_waiting(ix) {
             self.proceed(ix);
         }
     }

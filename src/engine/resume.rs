@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde_json::Value;
 
 use super::definition::Definition;
-use super::event::{Accept, RunStatus};
+use super::event::{Accept, RunStatus, StopReason};
 use super::node::{Ix, Node, State};
 use super::path::StepPath;
 use super::run::{Engine, Phase, Stop};
@@ -35,7 +35,12 @@ impl Engine {
             self.graph[ix].is_ready = false;
         }
         for ix in self.walk(&self.finally.clone()) {
-            self.forget(ix);
+            if self.graph[ix].state == State::Running {
+                // That it was interrupted is still to be journaled.
+                self.graph[ix].stopping = Some(StopReason::Cancelled);
+            } else {
+                self.forget(ix);
+            }
         }
         if goes_back {
             self.phase = Phase::Stopping(Stop::Rollback);
@@ -44,12 +49,16 @@ impl Engine {
                     State::UndoLocking | State::UndoQueued | State::UndoStarting | State::UndoBackoff => {
                         self.graph[ix].state = State::UndoBlocked;
                     }
-                    // Its intent never reached the disk: it has not started.
-                    State::Starting => self.graph[ix].state = State::Stopped,
                     _ => {}
                 }
             }
             self.recount();
+            for ix in self.walk(&self.root.clone()) {
+                // Its intent never reached the disk: it has not started.
+                if self.graph[ix].state == State::Starting {
+                    self.enter(ix, State::Stopped);
+                }
+            }
             return self.halt(&self.root.clone(), true);
         }
         self.phase = Phase::Forward;
@@ -72,10 +81,24 @@ impl Engine {
         self.reopen_groups();
         self.hold_back();
         self.recount();
+        self.wait_for_backgrounds();
         self.admit_all();
         for ix in self.walk(&self.root.clone()).into_iter().rev() {
             self.check_group(ix);
         }
+    }
+
+    /// The background steps died with their runner: what was about to start waits until they serve again.
+    fn wait_for_backgrounds(&mut self) {
+        for ix in self.walk(&self.root.clone()) {
+            let is_on_its_way = self.graph[ix].occupies_group()
+                && !self.graph[ix].state.is_undo()
+                && !matches!(self.graph[ix].state, State::Running | State::Open);
+            if is_on_its_way && self.is_waiting(ix) {
+                self.graph[ix].state = State::Blocked;
+            }
+        }
+        self.recount();
     }
 
     /// Takes `finally` up where the runner died: what is done stays done, with a new budget.

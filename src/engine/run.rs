@@ -130,7 +130,10 @@ impl Engine {
             }
             Event::CancelRequested { .. } => self.cancel(),
             Event::RollbackRequested { past_pivot, .. } => self.rollback(*past_pivot),
-            Event::Settled { .. } => self.has_settled = true,
+            // A request may have come in between the command and its answer: then the run is not over after all.
+            Event::Settled { status } => {
+                self.has_settled = self.phase == Phase::Over(*status) || (*status == RunStatus::Waiting && self.awaits_only());
+            }
             Event::TimerFired { timer: Timer::Finally { session } } => self.finally_is_out_of_time(*session),
             about_step => self.about_step(about_step),
         }
@@ -146,8 +149,13 @@ impl Engine {
         match verdict(&self.graph[ix], event) {
             Verdict::Take => self.take(ix, event),
             // The lock was taken for a step that has given up waiting: give it back.
-            Verdict::Late if matches!(event, Event::LockAcquired { .. }) && !self.graph[ix].holds_lock => self.give_back(ix),
-            Verdict::Late => {}
+            Verdict::Late => {
+                if let Event::LockAcquired { step, lock } = event
+                    && !(self.graph[ix].holds_lock && self.graph[ix].lock.as_ref() == Some(lock))
+                {
+                    self.commands.push(Command::ReleaseLock { step: step.clone(), lock: lock.clone() });
+                }
+            }
             Verdict::Illegal => {
                 let state = self.graph[ix].state;
                 self.fault(format!("`{path}` was {state:?} and cannot take {event:?}"));

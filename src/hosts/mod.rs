@@ -3,6 +3,8 @@
 //! In: an [`Invocation`] or a path. Out: what the program said, or a `StepError` whose class is decided here. Never
 //! here: a shell that was not asked for, a secret in an argument list, a program that outlives its cancel.
 
+mod local;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+
+pub use local::LocalHost;
 
 use crate::error::StepError;
 use crate::secret::{Text, Vault};
@@ -27,6 +31,9 @@ pub struct Invocation {
     pub stdin: Option<Text>,
 }
 
+/// How much of a program's standard output is kept in memory.
+pub const STDOUT_KEPT: usize = 1 << 20;
+
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
@@ -34,8 +41,10 @@ pub struct Finished {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// What it wrote to standard output, up to the caller's limit.
+    /// What it wrote to standard output, up to [`STDOUT_KEPT`].
     pub stdout: Vec<u8>,
+    /// Whether it wrote more than that.
+    pub stdout_cut: bool,
     /// The end of what it wrote to standard error, for messages.
     pub stderr_tail: String,
 }
@@ -60,6 +69,10 @@ pub struct FileState {
 pub trait Host: Send + Sync + std::fmt::Debug {
     /// The name in the pipeline.
     fn name(&self) -> &str;
+    /// Whether it is the machine that ferry runs on: relative paths start at the pipeline's folder only there.
+    fn is_local(&self) -> bool {
+        false
+    }
     /// Runs a program to its end. When `cancel` fires, the whole process group gets SIGTERM, then SIGKILL. When the
     /// runner dies, the process group ends too.
     fn execute<'a>(

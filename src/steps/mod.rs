@@ -3,9 +3,14 @@
 //! In: a rendered configuration and a [`StepContext`]. Out: what `inspect` saw, outputs, or a `StepError`. Never here:
 //! the journal, a retry of the whole work, a decision about the run.
 
+mod approval;
+mod assert;
+mod command;
 mod context;
-mod object;
+mod http;
 mod registry;
+mod scalar;
+mod wait;
 
 use std::future::Future;
 
@@ -79,9 +84,5 @@ pub struct Preview {
 
 /// The built-in step types, one line each.
 pub fn builtin() -> Registry {
-    Registry::default()
-        .with::<object::ObjectCompare>()
-        .with::<object::ObjectDelete>()
-        .with::<object::ObjectList>()
-        .with::<object::ObjectSync>()
+    Registry::default().with::<approval::Approval>().with::<assert::Assert>().with::<command::Command>().with::<wait::Wait>()
 }
