@@ -259,6 +259,8 @@ pub(super) struct Load {
     pub awaiting: usize,
     /// A background step that serves: it would go on for ever.
     pub serving: usize,
+    /// Waits for a lock.
+    pub locking: usize,
 }
 
 impl Load {
@@ -267,6 +269,7 @@ impl Load {
         self.working += other.working;
         self.awaiting += other.awaiting;
         self.serving += other.serving;
+        self.locking += other.locking;
     }
 
     pub fn subtract(&mut self, other: Self) {
@@ -274,6 +277,7 @@ impl Load {
         self.working -= other.working;
         self.awaiting -= other.awaiting;
         self.serving -= other.serving;
+        self.locking -= other.locking;
     }
 }
 
@@ -376,6 +380,7 @@ impl Node {
             active: usize::from(state.is_active()),
             working: usize::from(state.is_working() && (!self.is_background() || state.is_undo())),
             awaiting: usize::from(state == State::Awaiting),
+            locking: usize::from(state == State::Locking),
             serving: usize::from(state == State::Running && self.is_background() && self.is_ready),
         }
     }

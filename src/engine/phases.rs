@@ -15,7 +15,10 @@ impl Engine {
                     if is_quiet && self.main_is_done() {
                         let outcome = if self.is_tainted || self.any_failed() { RunStatus::Failed } else { RunStatus::Succeeded };
                         self.enter_finally(outcome);
-                    } else if self.load.active == self.load.serving && !self.is_any_told() {
+                    } else if self.load.active == self.load.serving + self.load.locking
+                        && !self.is_any_told()
+                        && self.locks_are_our_own()
+                    {
                         self.nothing_moves();
                     } else {
                         return;
@@ -56,6 +59,17 @@ impl Engine {
         self.load.serving > 0 && self.graph.node_weights().any(|node| node.load().serving > 0 && node.stopping.is_some())
     }
 
+    /// Whether every lock that a step waits for is held by a step of this run that will not give it back by itself: one
+    /// that is paused, or that serves until those who wait are over.
+    fn locks_are_our_own(&self) -> bool {
+        let mut waiting = self.graph.node_weights().filter(|node| node.state == State::Locking);
+        self.load.locking == 0
+            || waiting.all(|waiting| {
+                let mut holders = self.graph.node_weights().filter(|node| node.holds_lock && node.lock == waiting.lock);
+                holders.any(|holder| holder.state == State::Paused || holder.load().serving > 0)
+            })
+    }
+
     fn tell_all_serving(&mut self) {
         for ix in self.graph.node_indices().collect::<Vec<_>>() {
             if self.graph[ix].load().serving > 0 {
@@ -70,7 +84,11 @@ impl Engine {
         if is_paused || self.until.is_some() {
             self.stop(Stop::Paused);
         } else {
-            self.stuck = self.steps().filter(|node| node.state == State::Blocked).map(|node| node.path.clone()).collect();
+            self.stuck = self
+                .steps()
+                .filter(|node| matches!(node.state, State::Blocked | State::Locking))
+                .map(|node| node.path.clone())
+                .collect();
             self.stop(Stop::Failed);
         }
     }

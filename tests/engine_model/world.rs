@@ -305,10 +305,12 @@ impl World {
 
     fn resolve(&mut self, step: StepPath) {
         let node = self.engine.step(&step).expect("asked for");
-        let (for_each, is_pipeline) = (node.def.for_each, node.is_group());
+        let (for_each, is_pipeline, is_background) = (node.def.for_each, node.is_group(), node.is_background());
         let lock = self.rng.random_bool(0.25).then(|| if self.rng.random_bool(0.5) { "l".to_owned() } else { "m".to_owned() });
         // A pipeline and what is inside it must not wait for each other's lock.
-        let lock = lock.filter(|_| !is_pipeline && step.parent().is_none());
+
+        // Nor what serves and what it serves: the run would say so and stop.
+        let lock = lock.filter(|_| !is_pipeline && !is_background && step.parent().is_none());
         let resolution = if self.goes_wrong(0.04) {
             Resolution::Failed { failure: self.failure() }
         } else if self.rng.random_bool(0.1) {
