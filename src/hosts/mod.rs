@@ -96,6 +96,11 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>>;
 }
 
+/// The machine that ferry runs on, under a name of the pipeline.
+pub fn local(name: &str) -> Arc<dyn Host> {
+    Arc::new(LocalHost::named(name))
+}
+
 /// The hosts of a run, by name. `local` is always there.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {

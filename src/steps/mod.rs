@@ -7,6 +7,7 @@ mod approval;
 mod assert;
 mod command;
 mod context;
+mod file;
 mod http;
 mod registry;
 mod scalar;
@@ -84,5 +85,11 @@ pub struct Preview {
 
 /// The built-in step types, one line each.
 pub fn builtin() -> Registry {
-    Registry::default().with::<approval::Approval>().with::<assert::Assert>().with::<command::Command>().with::<wait::Wait>()
+    Registry::default()
+        .with::<approval::Approval>()
+        .with::<assert::Assert>()
+        .with::<command::Command>()
+        .with::<file::FileWrite>()
+        .with::<http::HttpRequest>()
+        .with::<wait::Wait>()
 }

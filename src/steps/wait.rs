@@ -115,7 +115,7 @@ impl Wait {
             if left.is_zero() {
                 return Ok(());
             }
-            say(ctx, format!("{} left", Span(left)));
+            say(ctx, format!("{} left", to_the_second(left)));
             pause(ctx, left.min(SIGN_OF_LIFE)).await?;
         }
     }
@@ -126,7 +126,7 @@ impl Wait {
             if left.is_zero() {
                 break;
             }
-            say(ctx, format!("{} left", Span(left)));
+            say(ctx, format!("{} left", to_the_second(left)));
             pause(ctx, left.min(SIGN_OF_LIFE)).await?;
         }
         Ok(())
@@ -148,7 +148,7 @@ impl Wait {
                 return Err(StepError::permanent(format!("waited {} for {}: {answer}", Span(gone), named(goal)))
                     .help("find out why it does not answer, or raise `at_most`; then resume the run"));
             }
-            say(ctx, format!("{}: {answer}", named(goal)));
+            say(ctx, format!("{}: {answer} (try {tries})", named(goal)));
             pause(ctx, self.every.0.min(limit - gone)).await?;
         }
     }
@@ -194,6 +194,16 @@ fn named(goal: &Goal<'_>) -> String {
         Goal::Until(instant) => instant.to_string(),
         Goal::Url(url) => format!("`{url}`"),
         Goal::Tcp(address) => format!("`{address}`"),
+    }
+}
+
+/// To the second, however long it is: a step whose progress reads the same for minutes counts as idle.
+fn to_the_second(left: Duration) -> String {
+    let seconds = left.as_millis().div_ceil(1000);
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes:02}m{seconds:02}s"),
     }
 }
 
