@@ -9,6 +9,7 @@ mod command;
 mod context;
 mod file;
 mod http;
+mod object;
 mod registry;
 mod scalar;
 mod wait;
@@ -91,5 +92,9 @@ pub fn builtin() -> Registry {
         .with::<command::Command>()
         .with::<file::FileWrite>()
         .with::<http::HttpRequest>()
+        .with::<object::ObjectCompare>()
+        .with::<object::ObjectDelete>()
+        .with::<object::ObjectList>()
+        .with::<object::ObjectSync>()
         .with::<wait::Wait>()
 }
