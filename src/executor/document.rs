@@ -44,10 +44,8 @@ impl Document {
 
     /// The document of a run, as the journal holds it.
     pub fn of(run: &str, document: &Value) -> Result<Self, ExecutorError> {
-        Self::deserialize(document).map_err(|error| ExecutorError::Fault {
-            run: run.to_owned(),
-            what: format!("its document cannot be read: {error}"),
-        })
+        Self::deserialize(document)
+            .map_err(|error| ExecutorError::Fault { run: run.to_owned(), what: format!("its document cannot be read: {error}") })
     }
 
     /// The pipeline as the run has it.

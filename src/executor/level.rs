@@ -10,7 +10,7 @@ use super::scope;
 use super::session::Session;
 use crate::engine::StepPath;
 use crate::error::{ErrorClass, Failure};
-use crate::hosts::{Host, Hosts};
+use crate::hosts::{Host, Hosts, LocalHost};
 use crate::pipeline::{HostSpec, Pipeline, StepSpec, template};
 use crate::secret::Text;
 use crate::stores::{StoreOptions, Stores};
@@ -80,7 +80,7 @@ impl Level {
         }
         self.host_values.extend(values);
         let here = self.host_values.iter().filter(|(_, value)| value.get("ssh").is_none());
-        self.hosts = Hosts::new(here.map(|(name, _)| -> Arc<dyn Host> { crate::hosts::local(name) }));
+        self.hosts = Hosts::new(here.map(|(name, _)| -> Arc<dyn Host> { Arc::new(LocalHost::named(name)) }));
         Ok(())
     }
 

@@ -88,10 +88,8 @@ impl StepLog {
             for observer in &self.session.observers {
                 observer.log(&self.step, stream, line);
             }
-            if state.is_broken {
-                continue;
-            }
-            let written = self.file(state).and_then(|file| {
+            let Some(dir) = self.session.dir.as_ref().filter(|_| !state.is_broken) else { continue };
+            let written = self.file(state, dir).and_then(|file| {
                 // One write for a line: a reader that follows never sees half of one.
                 file.write_all(format!("{at} {} {} {line}\n", self.attempt, stream_name(stream)).as_bytes())
             });
@@ -103,10 +101,10 @@ impl StepLog {
         }
     }
 
-    fn file<'a>(&self, state: &'a mut State) -> std::io::Result<&'a mut File> {
+    fn file<'a>(&self, state: &'a mut State, dir: &Path) -> std::io::Result<&'a mut File> {
         if state.file.is_none() {
-            std::fs::create_dir_all(&self.session.dir)?;
-            let mut file = OpenOptions::new().create(true).append(true).open(self.session.dir.join(file_name(&self.step)))?;
+            std::fs::create_dir_all(dir)?;
+            let mut file = OpenOptions::new().create(true).append(true).open(dir.join(file_name(&self.step)))?;
             if file.seek(SeekFrom::End(0))? == 0 {
                 writeln!(file, "{TITLE}{}", self.step)?;
             }

@@ -6,10 +6,12 @@
 //! outcome; the engine owns those, and a driver for another engine can be put beside this one.
 
 mod attempt;
+mod carry;
 mod document;
 mod edit;
 mod error;
 mod guard;
+mod guard_signals;
 mod inbox;
 mod level;
 mod logs;
@@ -35,6 +37,7 @@ pub use document::Document;
 pub use edit::{Difference, EditTable, Resume};
 pub use error::ExecutorError;
 pub use logs::{LogFile, LogLine, log_files};
+pub use plan::plan;
 pub use planned::{Half, Plan, PlanState, Planned};
 pub use start::fold;
 

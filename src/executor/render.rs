@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::level::Level;
-use crate::pipeline::template::{RenderError, Scope, render};
 use crate::pipeline::StepSpec;
+use crate::pipeline::template::{RenderError, Scope, render};
 use crate::secret::{Vault, unmarked};
 
 /// The resolved definition of a step: `uses`, `with`, `on` if given, and `undo` if the pipeline gives a body that does
@@ -83,7 +83,8 @@ fn sha256(text: &str) -> String {
 fn canonical(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let sorted: std::collections::BTreeMap<_, _> = fields.iter().map(|(key, item)| (key.clone(), canonical(item))).collect();
+            let sorted: std::collections::BTreeMap<_, _> =
+                fields.iter().map(|(key, item)| (key.clone(), canonical(item))).collect();
             sorted.into_iter().collect::<Map<_, _>>().into()
         }
         Value::Array(items) => items.iter().map(canonical).collect(),
@@ -112,7 +113,9 @@ mod tests {
     #[test]
     fn an_answer_is_bound_to_run_step_and_text() {
         let base = question_digest("r", "s", "Go?", &[]);
-        for other in [question_digest("q", "s", "Go?", &[]), question_digest("r", "t", "Go?", &[]), question_digest("r", "s", "Go!", &[])] {
+        for other in
+            [question_digest("q", "s", "Go?", &[]), question_digest("r", "t", "Go?", &[]), question_digest("r", "s", "Go!", &[])]
+        {
             assert_ne!(base, other);
         }
     }

@@ -36,12 +36,20 @@ pub(super) struct Resolver<'a> {
     pub(super) scope: &'a Scope<'a>,
     pub(super) vault: &'a Vault,
     pub(super) operands: Map<String, Value>,
+    /// The step whose outputs were not there yet.
+    pub(super) waits_for: Option<String>,
 }
 
 impl Resolver<'_> {
     /// Renders what the part says. Operands are collected on the way.
     pub(super) fn resolve(&mut self, part: Part) -> Rendered {
         self.try_resolve(part).unwrap_or_else(|failure| Rendered::Answer(Resolution::Failed { failure }))
+    }
+
+    /// As [`Resolver::resolve`], before anything has run: the step that has to be over first is the error.
+    pub(super) fn waiting(&mut self, part: Part) -> Result<Rendered, String> {
+        let rendered = self.resolve(part);
+        self.waits_for.take().map_or(Ok(rendered), Err)
     }
 
     fn try_resolve(&mut self, part: Part) -> Result<Rendered, Failure> {
@@ -56,7 +64,9 @@ impl Resolver<'_> {
         let lock = match &self.spec.lock {
             None => None,
             Some(name) => match self.render("lock", name)? {
-                Value::String(name) if is_marked(&name) => return Err(self.failure("the name of its lock is a secret", "name it otherwise")),
+                Value::String(name) if is_marked(&name) => {
+                    return Err(self.failure("the name of its lock is a secret", "name it otherwise"));
+                }
                 Value::String(name) if !name.is_empty() => Some(name),
                 other => return Err(self.failure(&format!("its `lock` is {other}, not a name"), "give a text")),
             },
@@ -91,6 +101,7 @@ impl Resolver<'_> {
 
     fn render(&mut self, key: &str, value: &Value) -> Result<Value, Failure> {
         let rendered = render(value, self.scope, self.vault)
+            .inspect_err(|error| self.waits_for.clone_from(&error.waits_for))
             .map_err(|error| render_failure(&format!("`{key}` of step `{}`", self.spec.id), &error))?;
         if key != "with" {
             let mut values = Map::new();
@@ -183,7 +194,12 @@ pub(super) fn instances(value: &Value) -> Result<Vec<(String, Value)>, String> {
             return Err("a key of its `for_each` is a secret".to_owned());
         }
         if let Some(first) = seen.insert(key, at) {
-            return Err(format!("its `for_each` has the key `{}` twice, at {} and {}", shown(&key.as_str().into()), first + 1, at + 1));
+            return Err(format!(
+                "its `for_each` has the key `{}` twice, at {} and {}",
+                shown(&key.as_str().into()),
+                first + 1,
+                at + 1
+            ));
         }
     }
     Ok(items)

@@ -46,6 +46,17 @@ impl View<'_> {
         with(self.session, level, each, &steps, &status_text(self.engine.outcome()), render)
     }
 
+    /// The scope of an `undo:` body: what a step has left counts, whatever has become of the step since.
+    pub(super) fn undo_scope<R>(self, level: &Level, node: &Node, render: impl FnOnce(&Scope<'_>) -> R) -> R {
+        let steps = |id: &str| {
+            let is_own = node.path.id() == id;
+            let left =
+                if is_own { Some(node) } else { self.engine.step(&level.path_of(id)) }.and_then(|node| node.output.clone());
+            left.map_or_else(|| self.step(level, id), StepView::Outputs)
+        };
+        with(self.session, level, Self::each(node), &steps, &status_text(self.engine.outcome()), render)
+    }
+
     /// The instance of a `for_each` that a step is.
     pub(super) fn each(node: &Node) -> Option<Each> {
         node.each.as_ref().map(|(key, value)| Each { key: key.clone(), value: value.clone(), index: node.each_index })

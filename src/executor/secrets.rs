@@ -61,14 +61,14 @@ async fn get(session: &Session, level: &Level, name: &str, spec: &SecretSpec) ->
         }
         SecretSpec::File(file) => read(name, &level.base.join(text(file)?)).await?,
         SecretSpec::Command(command) => {
-            let command = level
-                .render_early(session, &what, command)
-                .map_err(|failure| StepError::permanent(failure.message))?;
+            let command = level.render_early(session, &what, command).map_err(|failure| StepError::permanent(failure.message))?;
             ask(name, &level.base, &command).await?
         }
     };
     if value.is_empty() {
-        return Err(StepError::permanent(format!("the secret `{name}` is empty")).help("an empty secret protects nothing: set its value"));
+        return Err(
+            StepError::permanent(format!("the secret `{name}` is empty")).help("an empty secret protects nothing: set its value")
+        );
     }
     Ok(SecretString::from(value))
 }
@@ -84,9 +84,7 @@ async fn read(name: &str, path: &Path) -> Result<String, StepError> {
 
 async fn ask(name: &str, folder: &Path, command: &Value) -> Result<String, StepError> {
     let argv: Vec<String> = match command {
-        Value::Array(words) => {
-            words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect()
-        }
+        Value::Array(words) => words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect(),
         Value::String(line) => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
         other => vec![other.to_string()],
     };

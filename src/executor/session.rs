@@ -25,8 +25,8 @@ pub(super) struct Session {
     pub(super) settings: Settings,
     pub(super) vault: Vault,
     pub(super) http: reqwest::Client,
-    /// The run's own folder: logs, and what its steps keep.
-    pub(super) dir: PathBuf,
+    /// The run's own folder: logs, and what its steps keep. A plan has none and writes nothing.
+    pub(super) dir: Option<PathBuf>,
     /// Where relative paths of pipeline files begin.
     pub(super) folder: PathBuf,
     pub(super) env: Map<String, Value>,
@@ -38,17 +38,33 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(executor: &Executor, run: &str, started_at: Timestamp, document: &Document) -> Self {
+    pub(super) fn of_run(executor: &Executor, run: &str, started_at: Timestamp, document: &Document) -> Self {
+        Self {
+            observers: executor.observers.clone(),
+            settings: executor.settings.clone(),
+            dir: Some(executor.journal.run_dir(run)),
+            ..Self::of_plan(&executor.registry, executor.clock.clone(), run, started_at, document)
+        }
+    }
+
+    /// A session that looks and never acts.
+    pub(super) fn of_plan(
+        registry: &Registry,
+        clock: Arc<dyn Clock>,
+        run: &str,
+        started_at: Timestamp,
+        document: &Document,
+    ) -> Self {
         Self {
             run: run.to_owned(),
             started_at,
-            registry: executor.registry.clone(),
-            clock: executor.clock.clone(),
-            observers: executor.observers.clone(),
-            settings: executor.settings.clone(),
+            registry: registry.clone(),
+            clock,
+            observers: Vec::new(),
+            settings: Settings::default(),
             vault: Vault::default(),
             http: reqwest::Client::new(),
-            dir: executor.journal.run_dir(run),
+            dir: None,
             folder: document.folder.clone(),
             env: document.env.clone(),
             missing: Mutex::default(),
@@ -69,6 +85,12 @@ impl Session {
         level
     }
 
+    /// Where a step may keep what belongs to the run. In a plan it is a name that nobody has.
+    pub(super) fn scratch(&self, step: &StepPath) -> PathBuf {
+        let dir = self.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("ferry-plan-{}", self.run)));
+        dir.join("scratch").join(super::logs::folder_name(step))
+    }
+
     pub(super) fn held_back(&self) -> usize {
         self.hold_back.load(Ordering::Relaxed)
     }
@@ -80,7 +102,10 @@ impl Session {
             return None;
         }
         let text = value.to_string();
-        missing.iter().find(|(name, _)| text.contains(&format!("{name}{}", crate::secret::MARK_END)) || text.contains(&format!("({name})"))).map(|(_, failure)| failure.clone())
+        missing
+            .iter()
+            .find(|(name, _)| text.contains(&format!("{name}{}", crate::secret::MARK_END)) || text.contains(&format!("({name})")))
+            .map(|(_, failure)| failure.clone())
     }
 }
 
