@@ -64,7 +64,7 @@ pub(super) async fn lock(
     loop {
         match journal.try_lock(&lease, &step, &name).await? {
             LockTry::Taken => {
-                outbox.end(Key::Lock(step.clone()), Event::LockAcquired { step });
+                outbox.end(Key::Lock(step.clone()), Event::LockAcquired { step, lock: name });
                 return Ok(());
             }
             LockTry::Busy(holder) => {
