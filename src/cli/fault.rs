@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use super::output::Output;
 use crate::error::{ErrorClass, Failure, StepError};
+use crate::pipeline::Problems;
 
 /// What a command returns when it could not do what it was asked for.
 #[derive(Debug)]
@@ -21,18 +22,30 @@ pub struct Fault {
     pub help: Option<String>,
     /// The chain of underlying errors, outermost first.
     pub causes: Vec<String>,
+    /// What is wrong with the pipeline, place by place; then the message is not told.
+    pub problems: Option<Problems>,
 }
 
 impl Fault {
     /// The command line or what it names is wrong; nothing was done.
     pub fn wrong(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Wrong, message: message.into(), class: None, help: None, causes: Vec::new() }
+        Self { exit: Exit::Wrong, message: message.into(), class: None, help: None, causes: Vec::new(), problems: None }
     }
 
     /// The world said no before anything was done.
     pub fn failure(failure: Failure) -> Self {
         let Failure { message, class, help, causes, .. } = failure;
-        Self { exit: Exit::Wrong, message, class: Some(class), help, causes }
+        Self { exit: Exit::Wrong, message, class: Some(class), help, causes, problems: None }
+    }
+
+    /// The pipeline is wrong; nothing was done.
+    pub fn problems(problems: Problems) -> Self {
+        Self { problems: Some(problems.clone()), ..Self::wrong(problems.to_string()) }
+    }
+
+    /// All was said already.
+    pub fn said(exit: Exit) -> Self {
+        Self::wrong("").exit(exit)
     }
 
     /// Adds the sentence that says what to do.
@@ -64,6 +77,7 @@ impl Fault {
                 "class": self.class,
                 "help": self.help,
                 "causes": self.causes,
+                "problems": self.problems.as_ref().map(Problems::to_json).unwrap_or_else(|| json!([])),
                 "exit": self.exit.code(),
             }
         })
@@ -84,6 +98,9 @@ impl Fault {
     }
 
     fn for_people(&self) -> String {
+        if let Some(problems) = &self.problems {
+            return problems.render(console::colors_enabled_stderr());
+        }
         failure_text(&self.message, &self.causes, self.class, self.help.as_deref())
     }
 }
@@ -120,7 +137,7 @@ impl From<io::Error> for Fault {
     /// Writing the answer failed. A reader that has gone away (`| head`) is no failure worth a word.
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::wrong("").exit(Exit::Succeeded);
+            return Self::said(Exit::Succeeded);
         }
         Self::wrong("cannot write the answer").cause(error).exit(Exit::Failed)
     }

@@ -5,11 +5,16 @@
 #![allow(clippy::needless_pass_by_value, reason = "a command consumes its parsed arguments")]
 
 mod approve;
+mod check;
 mod completions;
+mod doctor;
 mod ending;
 mod exit;
 mod fault;
+mod graph;
 mod init;
+mod load;
+mod ls;
 mod output;
 mod project;
 mod reference;
@@ -77,10 +82,14 @@ pub enum LogFormat {
 /// Every command, in the order of a migration.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Check),
     Approve(approve::Approve),
     Runs(runs::Runs),
+    Graph(graph::Graph),
     Steps(steps::Steps),
+    Ls(ls::Ls),
     Init(init::Init),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
 
@@ -122,6 +131,10 @@ impl Context {
             Command::Approve(args) => args.run(self),
             Command::Runs(args) => args.run(self),
             Command::Steps(args) => args.run(self),
+            Command::Check(args) => args.run(self),
+            Command::Doctor(args) => args.run(self),
+            Command::Graph(args) => args.run(self),
+            Command::Ls(args) => args.run(self),
             Command::Init(args) => args.run(self),
             Command::Completions(args) => args.run(self),
         }

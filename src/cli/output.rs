@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+use crate::report::Style;
+
 /// Where a command's words go.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
@@ -41,6 +43,13 @@ impl Output {
     /// One of many JSON documents: always one line.
     pub fn json_line(self, document: &impl Serialize) -> io::Result<()> {
         self.text(&serde_json::to_string(document).map_err(io::Error::other)?)
+    }
+
+    /// How text on stdout is dressed.
+    pub fn style(self) -> Style {
+        let (_, columns) = console::Term::stdout().size();
+        let width = if io::stdout().is_terminal() { usize::from(columns).max(40) } else { Style::default().width };
+        Style { color: !self.json && console::colors_enabled(), width, ..Style::default() }
     }
 
     /// Something for the person beside what was asked for. A stderr that is gone is no reason to stop.

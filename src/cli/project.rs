@@ -34,7 +34,8 @@ impl Context {
         Ok(journal)
     }
 
-    fn store_of_here(&self) -> Result<PathBuf, Fault> {
+    /// The folder that the commands which look at runs look into.
+    pub(super) fn store_of_here(&self) -> Result<PathBuf, Fault> {
         if let Some(folder) = self.named_store()? {
             return Ok(folder);
         }

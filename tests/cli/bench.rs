@@ -1,6 +1,8 @@
 //! A folder of its own for each test, and the binary in it.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -22,7 +24,6 @@ impl Bench {
     }
 
     /// Writes a file in it.
-    #[expect(dead_code, reason = "the tests of runs write pipelines with it")]
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("the folder can be made");
@@ -40,10 +41,71 @@ impl Bench {
     /// Runs it, and gives exit status, stdout and stderr.
     pub fn run(&self, args: &[&str]) -> Ran {
         let output = self.ferry(args).output().expect("the binary starts");
-        Ran {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        Ran::of(&output)
+    }
+
+    /// Starts it, and leaves it running.
+    pub fn start(&self, args: &[&str]) -> Started {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("ferry"));
+        command.args(args).current_dir(self.folder.path()).env_remove("FERRY_STORE").env_remove("FERRY_LOG").env("NO_COLOR", "1");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Started { child: Some(child.expect("the binary starts")) }
+    }
+
+    /// Waits until a file is there.
+    #[track_caller]
+    pub fn wait_for(&self, name: &str) {
+        self.wait_until(|| self.path(name).exists());
+    }
+
+    /// Waits until something is so, a minute at most.
+    #[track_caller]
+    pub fn wait_until(&self, mut is_so: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(60), "it did not come to it within a minute");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A process that is killed when the test is over, however that comes.
+#[derive(Debug)]
+pub struct Started {
+    child: Option<Child>,
+}
+
+impl Started {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it has not been waited for").id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let child = self.child.as_mut().expect("it has not been waited for");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it can be waited for");
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = std::process::Command::new("kill").args([format!("-{name}"), self.id().to_string()]).status();
+        assert!(status.expect("`kill` runs").success());
+    }
+
+    /// Waits for its end.
+    pub fn ends(mut self) -> Ran {
+        let child = self.child.take().expect("it is waited for once");
+        Ran::of(&child.wait_with_output().expect("it can be waited for"))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
@@ -57,6 +119,14 @@ pub struct Ran {
 }
 
 impl Ran {
+    fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Asserts the exit status, and shows everything when it is another.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {

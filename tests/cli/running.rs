@@ -1,0 +1,238 @@
+//! Runs on the real binary: how each end exits, and what other processes may do to a run.
+
+use serde_json::Value;
+
+use super::bench::{Bench, Started};
+
+/// Waits for `release` to exist, and says in `began` that it has started. Ends well when it is told to stop.
+const SLOW: &str = r#"
+name: slow
+steps:
+  - id: first
+    uses: file.write
+    with: { path: first.txt, content: "first" }
+  - id: slow
+    uses: command
+    needs: [first]
+    retry: { attempts: 1 }
+    with: { run: "echo x >> began; while [ ! -e release ]; do sleep 0.05; done; echo done >> ended" }
+  - id: last
+    uses: file.write
+    needs: [slow]
+    with: { path: last.txt, content: "last" }
+"#;
+
+const ASKS: &str = r#"
+name: asks
+steps:
+  - id: go
+    uses: approval
+    with: { message: "Cut over?" }
+  - id: after
+    uses: file.write
+    needs: [go]
+    with: { path: after.txt, content: "after" }
+"#;
+
+fn failing(on_failure: &str, undo: &str) -> String {
+    format!(
+        "name: failing\non_failure: {on_failure}\nsteps:\n  \
+         - id: made\n    uses: command\n    with: {{ run: 'echo made > made.txt', undo: '{undo}' }}\n  \
+         - id: broken\n    uses: command\n    needs: [made]\n    retry: {{ attempts: 1 }}\n    with: {{ run: 'exit 3' }}\n"
+    )
+}
+
+fn slow() -> (Bench, Started) {
+    let bench = Bench::new();
+    bench.write("slow.yaml", SLOW);
+    let started = bench.start(&["run", "slow.yaml"]);
+    bench.wait_for("began");
+    (bench, started)
+}
+
+/// The status that the journal says.
+fn status(bench: &Bench) -> String {
+    let runs = bench.run(&["runs", "--json"]).exits(0).json();
+    runs["runs"][0]["status"].as_str().expect("a run has a status").to_owned()
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+#[test]
+fn a_run_that_succeeds_exits_0_and_tells_its_outputs() {
+    let bench = Bench::new();
+    bench.write(
+        "ok.yaml",
+        "steps:\n  - id: say\n    uses: command\n    with: { run: 'echo hello', outputs: text }\noutputs:\n  said: '{{ steps.say.outputs.text }}'\n",
+    );
+    let ran = bench.run(&["run", "ok.yaml"]).exits(0);
+    assert!(ran.stdout.contains("succeeded") && ran.stdout.contains("hello"), "{ran:?}");
+    let ran = bench.run(&["run", "ok.yaml", "--json"]).exits(0);
+    let lines = lines(&ran.stdout);
+    let result = lines.last().expect("a result");
+    assert_eq!((&result["type"], &result["status"], &result["exit"]), (&"result".into(), &"succeeded".into(), &0.into()));
+    assert_eq!(result["outputs"]["said"], "hello");
+    assert!(lines.iter().any(|line| line["type"] == "record" && line["event"] == "run_created"), "{lines:?}");
+}
+
+#[test]
+fn a_run_that_fails_exits_1_and_says_what_to_do() {
+    let bench = Bench::new();
+    bench.write("failing.yaml", &failing("stop", "rm -f made.txt"));
+    let ran = bench.run(&["run", "failing.yaml"]).exits(1);
+    for word in ["step `broken` failed", "again:", "ferry resume", "ferry rollback"] {
+        assert!(ran.stdout.contains(word), "`{word}` is missing: {ran:?}");
+    }
+    assert!(bench.path("made.txt").exists());
+    let ran = bench.run(&["rollback", "last"]).exits(0);
+    assert!(ran.stdout.contains("rolled back"), "{ran:?}");
+    assert!(!bench.path("made.txt").exists());
+}
+
+#[test]
+fn a_wrong_pipeline_exits_2_and_leaves_nothing() {
+    let bench = Bench::new();
+    bench.write("wrong.yaml", "steps:\n  - id: a\n    uses: comand\n");
+    for args in [&["check", "wrong.yaml"][..], &["plan", "wrong.yaml"], &["run", "wrong.yaml"], &["graph", "wrong.yaml"]] {
+        let ran = bench.run(args).exits(2);
+        assert!(ran.stderr.contains("wrong.yaml:3") && ran.stderr.contains("did you mean `command`"), "{args:?}: {ran:?}");
+    }
+    bench.run(&["run", "no-such.yaml"]).exits(2);
+    bench.write("fine.yaml", "inputs: { who: { type: string } }\nsteps:\n  - id: a\n    uses: command\n    with: { run: 'true' }\n");
+    let ran = bench.run(&["run", "fine.yaml"]).exits(2);
+    assert!(ran.stderr.contains("`who`"), "{ran:?}");
+    assert!(!bench.path(".ferry").exists());
+}
+
+#[test]
+fn a_run_that_fails_and_rolls_back_exits_3() {
+    let bench = Bench::new();
+    bench.write("failing.yaml", &failing("rollback", "rm -f made.txt"));
+    bench.run(&["run", "failing.yaml"]).exits(3);
+    assert!(!bench.path("made.txt").exists());
+}
+
+#[test]
+fn a_rollback_that_fails_too_exits_4() {
+    let bench = Bench::new();
+    bench.write("failing.yaml", &failing("rollback", "exit 9"));
+    let ran = bench.run(&["run", "failing.yaml"]).exits(4);
+    assert!(ran.stdout.contains("`made`"), "what is left behind is named: {ran:?}");
+    // `--on-failure` wins over the pipeline.
+    bench.run(&["run", "failing.yaml", "--on-failure", "stop"]).exits(1);
+}
+
+#[test]
+fn a_run_that_waits_for_a_person_exits_5_and_goes_on_when_answered() {
+    let bench = Bench::new();
+    bench.write("asks.yaml", ASKS);
+    let ran = bench.run(&["run", "asks.yaml", "--yes"]).exits(5);
+    assert!(ran.stdout.contains("ferry approve") && ran.stdout.contains("Cut over?"), "`--yes` approves nothing: {ran:?}");
+    bench.run(&["approve", "last", "nothing"]).exits(2);
+    bench.run(&["resume", "last"]).exits(5);
+    let answer = bench.run(&["approve", "last", "go", "--comment", "fine", "--json"]).exits(0).json();
+    assert_eq!((&answer["approved"], &answer["live"]), (&true.into(), &false.into()));
+    bench.run(&["resume", "last"]).exits(0);
+    assert!(bench.path("after.txt").exists());
+}
+
+#[test]
+fn an_approval_is_given_from_another_process() {
+    let bench = Bench::new();
+    bench.write("asks.yaml", ASKS);
+    let started = bench.start(&["run", "asks.yaml", "--wait"]);
+    bench.wait_until(|| bench.run(&["runs"]).code == Some(0) && bench.run(&["approve", "last", "go"]).code == Some(0));
+    started.ends().exits(0);
+    assert!(bench.path("after.txt").exists());
+}
+
+#[test]
+fn a_denied_approval_fails_the_run() {
+    let bench = Bench::new();
+    bench.write("asks.yaml", ASKS);
+    bench.run(&["run", "asks.yaml"]).exits(5);
+    bench.run(&["approve", "last", "go", "--deny", "--comment", "not today"]).exits(0);
+    let ran = bench.run(&["resume", "last"]).exits(1);
+    assert!(ran.stdout.contains("not today") || ran.stderr.contains("not today"), "{ran:?}");
+    assert!(!bench.path("after.txt").exists());
+}
+
+#[test]
+fn a_killed_run_is_resumed_without_repeating_what_was_done() {
+    let (bench, mut started) = slow();
+    started.kill();
+    assert!(bench.run(&["runs"]).exits(0).stdout.contains("dead"));
+    bench.write("release", "");
+    std::fs::remove_file(bench.path("first.txt")).expect("the first step wrote it");
+    bench.run(&["resume", "last"]).exits(0);
+    assert!(!bench.path("first.txt").exists(), "a completed step does not run again");
+    assert_eq!(std::fs::read_to_string(bench.path("began")).expect("it was written").lines().count(), 2);
+    assert!(bench.path("last.txt").exists());
+}
+
+#[test]
+fn a_run_is_cancelled_from_another_process_and_resumed() {
+    let (bench, started) = slow();
+    bench.run(&["cancel", "last"]).exits(0);
+    let ran = started.ends().exits(130);
+    assert!(ran.stdout.contains("cancelled") && ran.stdout.contains("ferry resume"), "{ran:?}");
+    assert_eq!(status(&bench), "cancelled");
+    bench.write("release", "");
+    bench.run(&["resume", "last"]).exits(0);
+    bench.run(&["cancel", "last"]).exits(2);
+}
+
+#[test]
+fn one_sigint_cancels_and_stays_resumable() {
+    let (bench, started) = slow();
+    started.signal("INT");
+    started.ends().exits(130);
+    assert_eq!(status(&bench), "cancelled");
+    bench.write("release", "");
+    bench.run(&["resume", "last"]).exits(0);
+}
+
+#[test]
+fn a_second_sigint_ends_at_once_and_the_run_can_be_resumed() {
+    let bench = Bench::new();
+    // It does not listen: only the second signal gets through to the runner at once.
+    let stubborn = SLOW.replace("echo x >> began;", "trap '' TERM; echo x >> began;");
+    bench.write("slow.yaml", &stubborn);
+    let started = bench.start(&["run", "slow.yaml"]);
+    bench.wait_for("began");
+    started.signal("INT");
+    bench.wait_until(|| bench.run(&["show", "last", "--json"]).stdout.contains("cancel"));
+    started.signal("INT");
+    started.ends().exits(130);
+    bench.write("release", "");
+    bench.run(&["resume", "last"]).exits(0);
+}
+
+#[test]
+fn a_second_runner_is_told_who_holds_the_run() {
+    let (bench, started) = slow();
+    let ran = bench.run(&["resume", "last"]).exits(2);
+    assert!(ran.stderr.contains("is held by") && ran.stderr.contains(&started.id().to_string()), "{ran:?}");
+    bench.write("release", "");
+    started.ends().exits(0);
+}
+
+#[test]
+fn runs_live_at_the_top_of_the_repository_out_of_its_way() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path(".git")).expect("a folder can be made");
+    bench.write("deep/down/ok.yaml", "steps:\n  - id: a\n    uses: command\n    with: { run: 'true' }\n");
+    bench.run(&["run", "deep/down/ok.yaml"]).exits(0);
+    assert_eq!(std::fs::read_to_string(bench.path(".ferry/.gitignore")).expect("it is there"), "*\n");
+    bench.run(&["-C", "deep/down", "run", "ok.yaml"]).exits(0);
+    let runs = bench.run(&["-C", "deep", "runs", "--json"]).exits(0).json();
+    assert_eq!(runs["runs"].as_array().map(Vec::len), Some(2));
+    bench.run(&["run", "deep/down/ok.yaml", "--store", "sqlite:elsewhere"]).exits(0);
+    assert!(bench.path("elsewhere/ferry.db").exists());
+    let ran = bench.run(&["runs", "--store", "postgres://db/ferry"]).exits(2);
+    assert!(ran.stderr.contains("later version"), "{ran:?}");
+    let ran = Bench::new().run(&["runs"]).exits(2);
+    assert!(ran.stderr.contains("no journal"), "{ran:?}");
+}
