@@ -498,7 +498,7 @@ async fn an_event_beyond_the_limit_is_refused_whole() {
     let journal = Journal::open(&dir).expect("new");
     let lease = journal.acquire("r1", "anna@desk").await.expect("nobody holds it");
     journal.append(&lease, vec![created("r1")]).await.expect("room");
-    let batch = vec![started("a", 1), ended("a", 1, json!("v".repeat(2 << 20)))];
+    let batch = vec![started("a", 1), ended("a", 1, json!("v".repeat(17 << 20)))];
     let error = journal.append(&lease, batch).await.expect_err("too large");
     assert!(matches!(error, JournalError::TooLarge { .. }), "{error:?}");
     assert_eq!(journal.records("r1").expect("whole").len(), 1);

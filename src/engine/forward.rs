@@ -175,6 +175,9 @@ impl Engine {
 
     /// Gives the free places to those who have waited longest.
     pub(super) fn fill_places(&mut self) {
+        if matches!(self.phase, Phase::New | Phase::Over(_)) {
+            return;
+        }
         let limit = self.definition.as_ref().map_or(1, |definition| definition.max_parallel.max(1) as usize);
         while let Some(&ix) = self.queue.front() {
             let node = &self.graph[ix];

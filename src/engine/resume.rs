@@ -71,10 +71,9 @@ impl Engine {
                     node.state = State::Open;
                 }
                 State::Failed | State::Stopped | State::Paused if node.then_rerun && node.next_undo().is_some() => {
-                    node.state = State::UndoQueued;
+                    node.state = State::UndoBlocked;
                 }
                 State::Failed | State::Stopped | State::Paused => node.state = State::Blocked,
-                State::UndoBlocked if node.then_rerun => node.state = State::UndoQueued,
                 _ => {}
             }
         }
@@ -83,6 +82,7 @@ impl Engine {
         self.recount();
         self.wait_for_backgrounds();
         self.admit_all();
+        self.undo_before_rerun();
         for ix in self.walk(&self.root.clone()).into_iter().rev() {
             self.check_group(ix);
         }
@@ -250,7 +250,7 @@ impl Engine {
             Accept::Keep => {}
             Accept::UndoFirst if has_something => {
                 self.graph[ix].then_rerun = true;
-                self.graph[ix].state = State::UndoQueued;
+                self.graph[ix].state = State::UndoBlocked;
             }
             Accept::Rerun | Accept::UndoFirst => self.forget(ix),
         }

@@ -1,6 +1,6 @@
 //! Going back: every started step is undone, last first, in parallel where the DAG allows.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::backoff;
 use super::definition::UndoDef;
@@ -135,6 +135,38 @@ impl Engine {
         self.graph[ix].def.undo
     }
 
+    /// Lets those steps be undone that are to run again (`--accept STEP=undo-first`), last first.
+    pub(super) fn undo_before_rerun(&mut self) {
+        let waiting: Vec<Ix> = self
+            .graph
+            .node_indices()
+            .filter(|&ix| self.graph[ix].then_rerun && self.graph[ix].state == State::UndoBlocked)
+            .collect();
+        for ix in waiting {
+            if !self.everything_behind(ix).into_iter().any(|behind| self.graph[behind].then_rerun) {
+                self.queue_undo(ix);
+            }
+        }
+    }
+
+    /// Every step that directly or indirectly needs this one, or a group around it.
+    fn everything_behind(&self, ix: Ix) -> HashSet<Ix> {
+        let mut around = Some(ix);
+        let mut work = Vec::new();
+        while let Some(at) = around {
+            work.extend(self.dependants(at));
+            around = self.graph[at].parent;
+        }
+        let mut behind = HashSet::new();
+        while let Some(at) = work.pop() {
+            if behind.insert(at) {
+                work.extend(self.dependants(at));
+                work.extend(&self.graph[at].children);
+            }
+        }
+        behind
+    }
+
     pub(super) fn queue_undo(&mut self, ix: Ix) {
         let node = &self.graph[ix];
         let needs_lock = node.lock.is_some() && !node.holds_lock;
@@ -179,8 +211,9 @@ impl Engine {
         } else if has_more {
             self.enter(ix, State::UndoQueued);
         } else if self.graph[ix].then_rerun {
-            self.forget(ix);
             self.enter(ix, State::Blocked);
+            self.forget(ix);
+            self.undo_before_rerun();
             self.admit(ix);
         } else {
             self.enter(ix, State::Undone);

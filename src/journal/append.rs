@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use super::{Journal, JournalError, Lease, Record, lease};
 use crate::engine::{Event, RunStatus};
 
-/// No event but the definition of a run is larger, in bytes of JSON: outputs are limited to 256 KiB, and what carries
-/// them adds a little.
-pub const MAX_EVENT: usize = 1 << 20;
+/// No event but the definition of a run is larger, in bytes of JSON. The executor's own limits are tighter: outputs
+/// and checkpoints have 256 KiB. What needs the room is a `for_each` over very many items.
+pub const MAX_EVENT: usize = 16 << 20;
 
 impl Journal {
     /// Writes a batch of events: all of them are on disk when it returns, or none.

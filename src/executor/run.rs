@@ -1,0 +1,219 @@
+//! The loop of a session: take what has come in, append it as one transaction, feed the engine, show, carry out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::session::Session;
+use super::tasks::{Key, Message, Outbox};
+use super::{Executor, ExecutorError, guard_signals};
+use crate::engine::{Command, Engine, Event, RunStatus};
+use crate::journal::{Journal, JournalError, Lease};
+
+/// More events than this are not waited for: what is at work is to hear of its checkpoints.
+const LARGEST_BATCH: usize = 4096;
+
+/// A task of the session that can be told something.
+pub(super) struct Active {
+    pub(super) cancel: CancellationToken,
+    pub(super) over: CancellationToken,
+    pub(super) abort: AbortHandle,
+}
+
+pub(super) struct Loop {
+    pub(super) journal: Journal,
+    pub(super) session: Arc<Session>,
+    pub(super) engine: Engine,
+    pub(super) lease: Arc<Lease>,
+    pub(super) outbox: Outbox,
+    messages: mpsc::UnboundedReceiver<Message>,
+    /// Everything that was spawned: dropping it aborts all.
+    pub(super) tasks: JoinSet<Result<(), JournalError>>,
+    pub(super) active: HashMap<Key, Active>,
+    signals: guard_signals::Requests,
+    by: String,
+}
+
+impl Loop {
+    pub(super) fn new(executor: &Executor, session: Arc<Session>, engine: Engine, lease: Lease) -> Self {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let signals = guard_signals::Requests::new(session.settings.listens_to_signals);
+        Self {
+            journal: executor.journal.clone(),
+            session,
+            engine,
+            lease: Arc::new(lease),
+            outbox: Outbox(sender),
+            messages,
+            tasks: JoinSet::new(),
+            active: HashMap::new(),
+            signals,
+            by: executor.by.clone(),
+        }
+    }
+
+    /// A new run: its first event, then what follows.
+    pub(super) async fn begin(mut self, created: Event) -> Result<RunStatus, ExecutorError> {
+        let result = async {
+            let commands = self.commit(vec![message(created)]).await?;
+            self.carry_on(commands).await
+        }
+        .await;
+        self.end(result).await
+    }
+
+    /// A run that is taken up: why, what its death meant for what was at work, then what is still open. `letters` ask
+    /// for what is over.
+    pub(super) async fn take_up(mut self, why: Vec<Event>, letters: Vec<i64>) -> Result<RunStatus, ExecutorError> {
+        let result = async {
+            let mut first: Vec<Message> = why.into_iter().map(message).collect();
+            for (message, letter) in first.iter_mut().zip(&letters) {
+                message.letter = Some(*letter);
+            }
+            let left: Vec<i64> = letters.into_iter().skip(first.len()).collect();
+            self.journal.append_answering(&self.lease, Vec::new(), left).await?;
+            self.commit(first).await?;
+            let interrupted = self.engine.interrupted().into_iter().map(message).collect::<Vec<_>>();
+            if !interrupted.is_empty() {
+                self.commit(interrupted).await?;
+            }
+            // Only now: what the events above asked for is among what is open, once.
+            let open = self.engine.open_commands();
+            self.carry_on(open).await
+        }
+        .await;
+        self.end(result).await
+    }
+
+    async fn carry_on(&mut self, commands: Vec<Command>) -> Result<(), ExecutorError> {
+        self.spawn_keepers();
+        self.carry_out_all(commands).await?;
+        loop {
+            self.check()?;
+            if self.engine.is_at_rest() {
+                return Ok(());
+            }
+            let batch = self.next_batch().await?;
+            let commands = self.commit(batch).await?;
+            self.carry_out_all(commands).await?;
+        }
+    }
+
+    fn spawn_keepers(&mut self) {
+        let (journal, run, outbox) = (self.journal.clone(), self.session.run.clone(), self.outbox.clone());
+        self.tasks.spawn(super::inbox::watch(journal, run, outbox, self.session.settings.poll));
+        self.tasks.spawn(super::inbox::renew(self.journal.clone(), self.lease.clone()));
+    }
+
+    /// Whether the engine and the tasks are as they should be; asks to leave when only people can go on.
+    fn check(&mut self) -> Result<(), ExecutorError> {
+        let fault = |what: &str| ExecutorError::Fault { run: self.session.run.clone(), what: what.to_owned() };
+        if let Some(what) = self.engine.fault_found() {
+            return Err(fault(what));
+        }
+        if self.engine.is_at_rest() || !self.messages.is_empty() {
+            return Ok(());
+        }
+        if self.engine.awaits_only() {
+            if !self.session.settings.waits_for_people {
+                self.outbox.tell(Event::Settled { status: RunStatus::Waiting });
+            }
+            return Ok(());
+        }
+        if self.active.is_empty() {
+            return Err(fault("nothing is at work and nothing is waited for"));
+        }
+        Ok(())
+    }
+
+    /// Waits for something, then takes everything that is there: it shares one transaction.
+    async fn next_batch(&mut self) -> Result<Vec<Message>, ExecutorError> {
+        let mut batch = Vec::new();
+        while batch.is_empty() {
+            tokio::select! {
+                taken = self.messages.recv_many(&mut batch, LARGEST_BATCH) => {
+                    debug_assert!(taken > 0, "the loop itself holds a sender");
+                }
+                Some(ended) = self.tasks.join_next() => self.task_ended(ended)?,
+                request = self.signals.next() => match request {
+                    guard_signals::Request::Cancel => {
+                        batch.push(message(Event::CancelRequested { by: self.by.clone() }));
+                    }
+                    guard_signals::Request::EndAtOnce => {
+                        return Err(ExecutorError::Interrupted { run: self.session.run.clone() });
+                    }
+                },
+            }
+        }
+        Ok(batch)
+    }
+
+    fn task_ended(&self, ended: Result<Result<(), JournalError>, tokio::task::JoinError>) -> Result<(), ExecutorError> {
+        match ended {
+            Ok(result) => Ok(result?),
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(error) => {
+                Err(ExecutorError::Fault { run: self.session.run.clone(), what: format!("a task of ferry has a bug: {error}") })
+            }
+        }
+    }
+
+    /// On disk first; then the engine, then everybody who watches, then whoever waited for the disk.
+    async fn commit(&mut self, batch: Vec<Message>) -> Result<Vec<Command>, ExecutorError> {
+        let mut events = Vec::with_capacity(batch.len());
+        let mut letters = Vec::new();
+        let mut afterwards = Vec::with_capacity(batch.len());
+        for Message { event, durable, ends, letter } in batch {
+            events.push(event);
+            letters.extend(letter);
+            afterwards.push((durable, ends));
+        }
+        let records = self.journal.append_answering(&self.lease, events, letters).await?;
+        let mut commands = Vec::new();
+        for (record, (durable, ends)) in records.iter().zip(afterwards) {
+            commands.extend(self.engine.on(&record.event));
+            for observer in &self.session.observers {
+                observer.record(record, &self.engine);
+            }
+            if let Some(key) = ends {
+                self.active.remove(&key);
+            }
+            if let Some(durable) = durable {
+                // The task may have been given up while it waited.
+                let _ = durable.send(());
+            }
+        }
+        Ok(commands)
+    }
+
+    async fn carry_out_all(&mut self, commands: Vec<Command>) -> Result<(), ExecutorError> {
+        for command in commands {
+            self.carry_out(command).await?;
+        }
+        Ok(())
+    }
+
+    /// Whatever the end is, nothing is left at work and the run is free for the next runner.
+    async fn end(mut self, result: Result<(), ExecutorError>) -> Result<RunStatus, ExecutorError> {
+        for active in self.active.values() {
+            active.cancel.cancel();
+        }
+        self.tasks.shutdown().await;
+        let status = self.engine.status();
+        // Every task that shared the lease is gone.
+        if let Ok(lease) = Arc::try_unwrap(self.lease) {
+            let released = self.journal.release(lease).await;
+            if result.is_ok() {
+                released?;
+            }
+        }
+        result.map(|()| status)
+    }
+}
+
+fn message(event: Event) -> Message {
+    Message { event, durable: None, ends: None, letter: None }
+}

@@ -1,0 +1,120 @@
+//! Gets secrets from where the pipeline says they are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+use super::level::Level;
+use super::session::Session;
+use crate::error::{Failure, StepError};
+use crate::pipeline::SecretSpec;
+use crate::secret::mark;
+
+/// A command that asks a person or hangs must not hold up a run for ever.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Loads a pipeline's secrets and gives their marks by name. One that cannot be had is remembered: the steps that need
+/// it fail with the reason, and nothing else does.
+pub(super) async fn load(session: &Session, level: &Level) -> Result<BTreeMap<String, String>, Failure> {
+    let mut marks = BTreeMap::new();
+    for (name, spec) in &level.pipeline.secrets {
+        // Two pipelines of a run may call different secrets by one name.
+        let marked = level.path.as_ref().map_or_else(|| name.clone(), |path| format!("{path}:{name}"));
+        match get(session, level, name, spec).await {
+            Ok(value) => {
+                if value.expose_secret().contains('\n') {
+                    session.hold_back.fetch_max(2 * value.expose_secret().len(), Ordering::Relaxed);
+                }
+                session.vault.insert(&marked, value);
+            }
+            Err(error) => {
+                let failure = error.to_failure();
+                session.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(marked.clone(), failure);
+            }
+        }
+        marks.insert(name.clone(), mark(&marked));
+    }
+    Ok(marks)
+}
+
+async fn get(session: &Session, level: &Level, name: &str, spec: &SecretSpec) -> Result<SecretString, StepError> {
+    let what = format!("secret `{name}`");
+    let text = |source: &str| {
+        level
+            .render_early(session, &what, &Value::from(source))
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .map_err(|failure| StepError::permanent(failure.message))
+    };
+    let value = match spec {
+        SecretSpec::Env(variable) => {
+            let variable = text(variable)?;
+            std::env::var(&variable).map_err(|_| {
+                StepError::permanent(format!("the secret `{name}` is not there: the environment has no `{variable}`"))
+                    .help(format!("set it: `export {variable}=…`"))
+            })?
+        }
+        SecretSpec::File(file) => read(name, &level.base.join(text(file)?)).await?,
+        SecretSpec::Command(command) => {
+            let command = level.render_early(session, &what, command).map_err(|failure| StepError::permanent(failure.message))?;
+            ask(name, &level.base, &command).await?
+        }
+    };
+    if value.is_empty() {
+        return Err(
+            StepError::permanent(format!("the secret `{name}` is empty")).help("an empty secret protects nothing: set its value")
+        );
+    }
+    Ok(SecretString::from(value))
+}
+
+async fn read(name: &str, path: &Path) -> Result<String, StepError> {
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+        StepError::permanent(format!("the secret `{name}` cannot be read from `{}`", path.display()))
+            .cause(error)
+            .help("see that the file exists and that you may read it")
+    })?;
+    Ok(without_line_end(text))
+}
+
+async fn ask(name: &str, folder: &Path, command: &Value) -> Result<String, StepError> {
+    let argv: Vec<String> = match command {
+        Value::Array(words) => words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect(),
+        Value::String(line) => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
+        other => vec![other.to_string()],
+    };
+    let help = "run the command by hand: it has to print the secret and exit with 0";
+    let failed = |why: String| StepError::permanent(format!("the command for the secret `{name}` {why}")).help(help);
+    let (program, arguments) = argv.split_first().ok_or_else(|| failed("is empty".to_owned()))?;
+    let run = tokio::process::Command::new(program)
+        .args(arguments)
+        .current_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(COMMAND_LIMIT, run)
+        .await
+        .map_err(|_| failed(format!("did not end within {} seconds", COMMAND_LIMIT.as_secs())))?
+        .map_err(|error| failed("could not be started".to_owned()).cause(error))?;
+    if !output.status.success() {
+        // What it printed is not shown: it may hold a part of the secret.
+        return Err(failed(format!("ended with {}", output.status)));
+    }
+    let text = String::from_utf8(output.stdout).map_err(|_| failed("printed something that is not UTF-8".to_owned()))?;
+    Ok(without_line_end(text))
+}
+
+fn without_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}

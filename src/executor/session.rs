@@ -1,0 +1,115 @@
+//! What all tasks of one session share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::level::Level;
+use super::{Document, Executor, Observer, Settings};
+use crate::clock::Clock;
+use crate::engine::StepPath;
+use crate::error::Failure;
+use crate::secret::Vault;
+use crate::steps::Registry;
+
+pub(super) struct Session {
+    pub(super) run: String,
+    pub(super) started_at: Timestamp,
+    pub(super) registry: Registry,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) settings: Settings,
+    pub(super) vault: Vault,
+    pub(super) http: reqwest::Client,
+    /// The run's own folder: logs, and what its steps keep. A plan has none and writes nothing.
+    pub(super) dir: Option<PathBuf>,
+    /// Where relative paths of pipeline files begin.
+    pub(super) folder: PathBuf,
+    pub(super) env: Map<String, Value>,
+    /// Secrets that could not be had, by the name in their mark. A step that needs one fails with this.
+    pub(super) missing: Mutex<BTreeMap<String, Failure>>,
+    /// How much of a log is held back so that a secret of several lines is seen whole.
+    pub(super) hold_back: AtomicUsize,
+    levels: Mutex<HashMap<Option<StepPath>, Arc<Level>>>,
+}
+
+impl Session {
+    pub(super) fn of_run(executor: &Executor, run: &str, started_at: Timestamp, document: &Document) -> Self {
+        Self {
+            observers: executor.observers.clone(),
+            settings: executor.settings.clone(),
+            dir: Some(executor.journal.run_dir(run)),
+            ..Self::of_plan(&executor.registry, executor.clock.clone(), run, started_at, document)
+        }
+    }
+
+    /// A session that looks and never acts.
+    pub(super) fn of_plan(
+        registry: &Registry,
+        clock: Arc<dyn Clock>,
+        run: &str,
+        started_at: Timestamp,
+        document: &Document,
+    ) -> Self {
+        Self {
+            run: run.to_owned(),
+            started_at,
+            registry: registry.clone(),
+            clock,
+            observers: Vec::new(),
+            settings: Settings::default(),
+            vault: Vault::default(),
+            http: reqwest::Client::new(),
+            dir: None,
+            folder: document.folder.clone(),
+            env: document.env.clone(),
+            missing: Mutex::default(),
+            hold_back: AtomicUsize::new(0),
+            levels: Mutex::default(),
+        }
+    }
+
+    /// The pipeline around a step: the run's own, or that of the step it is inside of.
+    pub(super) fn level(&self, inside: Option<&StepPath>) -> Option<Arc<Level>> {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner).get(&inside.cloned()).cloned()
+    }
+
+    pub(super) fn enter(&self, level: Level) -> Arc<Level> {
+        let level = Arc::new(level);
+        let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        levels.insert(level.path.clone(), level.clone());
+        level
+    }
+
+    /// Where a step may keep what belongs to the run. In a plan it is a name that nobody has.
+    pub(super) fn scratch(&self, step: &StepPath) -> PathBuf {
+        let dir = self.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("ferry-plan-{}", self.run)));
+        dir.join("scratch").join(super::logs::folder_name(step))
+    }
+
+    pub(super) fn held_back(&self) -> usize {
+        self.hold_back.load(Ordering::Relaxed)
+    }
+
+    /// Why a rendered value cannot be used: a secret in it could not be had.
+    pub(super) fn missing_in(&self, value: &Value) -> Option<Failure> {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.is_empty() {
+            return None;
+        }
+        let text = value.to_string();
+        missing
+            .iter()
+            .find(|(name, _)| text.contains(&format!("{name}{}", crate::secret::MARK_END)) || text.contains(&format!("({name})")))
+            .map(|(_, failure)| failure.clone())
+    }
+}
+
+/// The path of the step whose pipeline a step is inside of: of `a[k]/b` it is `a[k]`, of `a[k]` nothing.
+pub(super) fn inside(step: &StepPath) -> Option<StepPath> {
+    step.as_str().rsplit_once('/').map(|(around, _)| StepPath::from(around))
+}

@@ -1,0 +1,53 @@
+//! What the tasks of a session tell its loop.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::{Event, StepPath};
+
+/// A task of the session, by what it was started for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// Renders or inspects; only reads.
+    Look(StepPath),
+    Lock(StepPath),
+    Attempt(StepPath),
+    Undo(StepPath),
+    Timer(crate::engine::Timer),
+}
+
+/// Something for the journal.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) event: Event,
+    /// Told when the event is on disk.
+    pub(super) durable: Option<oneshot::Sender<()>>,
+    /// The task that ends with it.
+    pub(super) ends: Option<Key>,
+    /// The letter that it answers.
+    pub(super) letter: Option<i64>,
+}
+
+/// The way to the loop. Sending never blocks; after the loop's end nobody listens, and that is no error.
+#[derive(Debug, Clone)]
+pub(super) struct Outbox(pub(super) mpsc::UnboundedSender<Message>);
+
+impl Outbox {
+    pub(super) fn tell(&self, event: Event) {
+        let _ = self.0.send(Message { event, durable: None, ends: None, letter: None });
+    }
+
+    pub(super) fn end(&self, key: Key, event: Event) {
+        let _ = self.0.send(Message { event, durable: None, ends: Some(key), letter: None });
+    }
+
+    pub(super) fn answer(&self, letter: i64, event: Event) {
+        let _ = self.0.send(Message { event, durable: None, ends: None, letter: Some(letter) });
+    }
+
+    /// Waits until the event is on disk. `false`: the session has ended and it never will be.
+    pub(super) async fn write(&self, event: Event) -> bool {
+        let (durable, written) = oneshot::channel();
+        let sent = self.0.send(Message { event, durable: Some(durable), ends: None, letter: None });
+        sent.is_ok() && written.await.is_ok()
+    }
+}

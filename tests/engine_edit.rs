@@ -1,0 +1,325 @@
+//! What an edited pipeline means for a run that has done a part of it: each case of the design by name, on the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ferry::engine::edit::{ChangeKind, compare};
+use ferry::engine::{
+    Accept, Body, Command, Definition, Engine, Event, Interrupted, OnFailure, Outcome, Resolution, Retry, RunStatus, State,
+    StepDef, StepPath, Timeout, UndoDef,
+};
+use ferry::error::{ErrorClass, Failure};
+use serde_json::{Value, json};
+
+/// A driver that does everything at once and writes down what it did.
+struct Driver {
+    engine: Engine,
+    journal: Vec<Event>,
+    /// `run a`, `undo a`, in order.
+    did: Vec<String>,
+    /// Steps whose attempts fail.
+    broken: BTreeSet<String>,
+    /// What the `for_each` lists say.
+    lists: BTreeMap<String, Vec<String>>,
+}
+
+impl Driver {
+    fn start(definition: Definition, broken: &[&str], lists: &[(&str, &[&str])]) -> Self {
+        let mut driver =
+            Self { engine: Engine::new(), journal: Vec::new(), did: Vec::new(), broken: BTreeSet::new(), lists: BTreeMap::new() };
+        driver.set(broken, lists);
+        let event = Event::RunCreated {
+            run: "r".into(),
+            definition: Box::new(definition),
+            document: Value::Null,
+            on_failure: OnFailure::Stop,
+            until: None,
+            by: "me".into(),
+        };
+        let commands = driver.append(event);
+        driver.carry_out(commands);
+        driver
+    }
+
+    fn set(&mut self, broken: &[&str], lists: &[(&str, &[&str])]) {
+        self.broken = broken.iter().map(|&id| id.to_owned()).collect();
+        self.lists = lists.iter().map(|(id, keys)| ((*id).to_owned(), keys.iter().map(|&k| k.to_owned()).collect())).collect();
+        self.did.clear();
+    }
+
+    fn append(&mut self, event: Event) -> Vec<Command> {
+        let commands = self.engine.on(&event);
+        assert_eq!(self.engine.fault_found(), None);
+        self.journal.push(event);
+        commands
+    }
+
+    fn resume_with(&mut self, definition: Definition, changed: &[&str], accept: &[(&str, Accept)]) -> RunStatus {
+        let path = |id: &str| StepPath::from(id);
+        self.append(Event::PipelineChanged {
+            definition: Box::new(definition),
+            document: Value::Null,
+            changed: changed.iter().map(|&id| path(id)).collect(),
+            accept: accept.iter().map(|&(id, accept)| (path(id), accept)).collect(),
+            by: "me".into(),
+        });
+        self.append(Event::Resumed { by: "me".into(), until: None });
+        let commands = self.engine.open_commands();
+        self.carry_out(commands);
+        self.replay_is_the_same();
+        self.engine.status()
+    }
+
+    fn roll_back(&mut self) -> RunStatus {
+        self.did.clear();
+        let commands = self.append(Event::RollbackRequested { by: "me".into(), past_pivot: false });
+        self.carry_out(commands);
+        self.engine.status()
+    }
+
+    fn replay_is_the_same(&self) {
+        let mut again = Engine::new();
+        for event in &self.journal {
+            again.on(event);
+        }
+        let states = |engine: &Engine| engine.steps().map(|node| (node.path.clone(), node.state)).collect::<Vec<_>>();
+        assert_eq!(states(&again), states(&self.engine));
+    }
+
+    fn carry_out(&mut self, commands: Vec<Command>) {
+        let mut work: std::collections::VecDeque<Command> = commands.into();
+        while let Some(command) = work.pop_front() {
+            let events = match command {
+                Command::Resolve { step } => {
+                    let resolution = match self.lists.get(step.as_str()) {
+                        Some(keys) => Resolution::Instances { items: keys.iter().map(|key| (key.clone(), json!(key))).collect() },
+                        None if self.engine.step(&step).is_some_and(ferry::engine::Node::is_group) => {
+                            Resolution::Inputs { inputs: json!({}), digest: String::new(), lock: None }
+                        }
+                        None => Resolution::Run { lock: None },
+                    };
+                    vec![Event::Resolved { step, resolution, operands: Value::Null }]
+                }
+                Command::Inspect { step } => {
+                    vec![Event::Inspected { step, before: json!(null), config: json!({}), digest: String::new() }]
+                }
+                Command::Attempt { step, attempt, .. } => {
+                    self.did.push(format!("run {step}"));
+                    let outcome = if self.broken.contains(step.as_str()) {
+                        Outcome::Failed {
+                            failure: Failure {
+                                message: "broken".into(),
+                                class: ErrorClass::Permanent,
+                                help: None,
+                                retry_after: None,
+                                causes: Vec::new(),
+                            },
+                        }
+                    } else {
+                        Outcome::Succeeded { output: json!({}), warnings: 0 }
+                    };
+                    vec![Event::AttemptStarted { step: step.clone(), attempt }, Event::AttemptEnded { step, attempt, outcome }]
+                }
+                Command::Undo { step, attempt, .. } => {
+                    self.did.push(format!("undo {step}"));
+                    let outcome = Outcome::Succeeded { output: Value::Null, warnings: 0 };
+                    vec![Event::UndoStarted { step: step.clone(), attempt }, Event::UndoEnded { step, attempt, outcome }]
+                }
+                Command::Settle { status } => vec![Event::Settled { status }],
+                _ => Vec::new(),
+            };
+            for event in events {
+                work.extend(self.append(event));
+            }
+        }
+    }
+}
+
+fn step(id: &str, needs: &[&str]) -> StepDef {
+    StepDef {
+        id: id.into(),
+        uses: "test".into(),
+        body: Body::Task,
+        needs: needs.iter().map(|&need| need.to_owned()).collect(),
+        resolve: false,
+        for_each: false,
+        max_parallel: None,
+        retry: Retry::default(),
+        timeout: Timeout::default(),
+        pivot: false,
+        background: None,
+        undo: UndoDef::Built,
+        continue_on_error: false,
+        placement: None,
+        interrupted: Interrupted::LookFirst,
+    }
+}
+
+fn for_each(id: &str, needs: &[&str]) -> StepDef {
+    StepDef { for_each: true, resolve: true, ..step(id, needs) }
+}
+
+fn module(id: &str, needs: &[&str], inner: &[StepDef]) -> StepDef {
+    StepDef { resolve: true, body: Body::Pipeline(Box::new(pipeline(inner))), ..step(id, needs) }
+}
+
+fn pipeline(steps: &[StepDef]) -> Definition {
+    Definition {
+        name: "p".into(),
+        steps: steps.to_vec(),
+        finally: Vec::new(),
+        max_parallel: 1,
+        on_failure: OnFailure::Stop,
+        finally_budget: Duration::from_secs(60),
+    }
+}
+
+fn kinds(engine: &Engine, new: &Definition, changed: &[&str]) -> Vec<(String, String, bool)> {
+    let changed = changed.iter().map(|&id| StepPath::from(id)).collect();
+    compare(engine, new, &changed)
+        .into_iter()
+        .map(|change| {
+            let kind = match change.kind {
+                ChangeKind::InsertedBefore { completed } => format!("InsertedBefore {completed:?}"),
+                other => format!("{other:?}"),
+            };
+            (change.step.to_string(), kind, change.needs_accept)
+        })
+        .collect()
+}
+
+fn told(step: &str, kind: &str, needs_accept: bool) -> (String, String, bool) {
+    (step.into(), kind.into(), needs_accept)
+}
+
+#[test]
+fn a_step_not_yet_run_takes_the_new_text() {
+    let old = pipeline(&[step("a", &[]), step("b", &["a"])]);
+    let mut driver = Driver::start(old.clone(), &["b"], &[]);
+    assert_eq!(driver.engine.status(), RunStatus::Failed);
+    assert_eq!(kinds(&driver.engine, &old, &["b"]), [told("b", "Changed", false)]);
+    driver.set(&[], &[]);
+    assert_eq!(driver.resume_with(old, &["b"], &[]), RunStatus::Succeeded);
+    assert_eq!(driver.did, ["run b"]);
+    // It was started twice with different texts: both are put back.
+    assert_eq!(driver.roll_back(), RunStatus::RolledBack);
+    assert_eq!(driver.did, ["undo b", "undo b", "undo a"]);
+}
+
+#[test]
+fn a_changed_completed_step_is_refused_until_it_is_said_what_is_meant() {
+    let old = pipeline(&[step("a", &[]), step("b", &["a"])]);
+    let start = || Driver::start(old.clone(), &["b"], &[]);
+    assert_eq!(kinds(&start().engine, &old, &["a"]), [told("a", "ChangedCompleted", true)]);
+    let with = |accept| {
+        let mut driver = start();
+        driver.set(&[], &[]);
+        assert_eq!(driver.resume_with(old.clone(), &["a"], &[("a", accept)]), RunStatus::Succeeded);
+        driver.did
+    };
+    assert_eq!(with(Accept::Keep), ["run b"]);
+    assert_eq!(with(Accept::Rerun), ["run a", "run b"]);
+    assert_eq!(with(Accept::UndoFirst), ["undo a", "run a", "run b"]);
+}
+
+#[test]
+fn a_step_inserted_before_completed_ones_is_refused_until_it_is_said_what_is_meant() {
+    let old = pipeline(&[step("a", &[]), step("b", &["a"]), step("c", &["b"])]);
+    let new = pipeline(&[step("new", &[]), step("a", &["new"]), step("b", &["a"]), step("c", &["b"])]);
+    let start = || Driver::start(old.clone(), &["c"], &[]);
+    assert_eq!(kinds(&start().engine, &new, &[]), [told("new", "InsertedBefore [a, b, c]", true)]);
+    let with = |accept| {
+        let mut driver = start();
+        driver.set(&[], &[]);
+        assert_eq!(driver.resume_with(new.clone(), &[], &[("new", accept)]), RunStatus::Succeeded);
+        driver.did
+    };
+    assert_eq!(with(Accept::Keep), ["run new", "run c"]);
+    assert_eq!(with(Accept::Rerun), ["run new", "run a", "run b", "run c"]);
+    let undone_first = with(Accept::UndoFirst);
+    let at = |what: &str| undone_first.iter().position(|did| did == what).expect("done");
+    assert!(at("undo b") < at("undo a") && at("undo a") < at("run a") && at("run a") < at("run b"), "{undone_first:?}");
+}
+
+#[test]
+fn a_step_added_where_nothing_was_done_just_runs() {
+    let old = pipeline(&[step("a", &[]), step("b", &["a"])]);
+    let new = pipeline(&[step("a", &[]), step("new", &["a"]), step("b", &["new"])]);
+    let mut driver = Driver::start(old, &["b"], &[]);
+    // `b` was started and failed: it is behind the new step, and its failed try came too early.
+    assert_eq!(kinds(&driver.engine, &new, &[]), [told("new", "InsertedBefore [b]", true)]);
+    driver.set(&[], &[]);
+    assert_eq!(driver.resume_with(new, &[], &[("new", Accept::Keep)]), RunStatus::Succeeded);
+    assert_eq!(driver.did, ["run new", "run b"]);
+}
+
+#[test]
+fn a_removed_step_that_was_started_is_still_undone() {
+    let old = pipeline(&[step("a", &[]), step("b", &["a"]), step("c", &["b"]), step("d", &["c"])]);
+    let new = pipeline(&[step("a", &[]), step("d", &["a"])]);
+    let mut driver = Driver::start(old, &["c"], &[]);
+    assert_eq!(kinds(&driver.engine, &new, &[]), [told("b", "RemovedStarted", false), told("c", "RemovedStarted", false)]);
+    driver.set(&[], &[]);
+    assert_eq!(driver.resume_with(new, &[], &[]), RunStatus::Succeeded);
+    assert_eq!(driver.did, ["run d"]);
+    assert_eq!(driver.roll_back(), RunStatus::RolledBack);
+    assert_eq!(driver.did, ["undo c", "undo b", "undo d", "undo a"], "the last started goes first");
+}
+
+#[test]
+fn a_removed_step_that_never_started_is_forgotten() {
+    let old = pipeline(&[step("a", &[]), step("b", &["a"]), step("c", &["b"])]);
+    let new = pipeline(&[step("a", &[]), step("b", &["a"])]);
+    let mut driver = Driver::start(old, &["b"], &[]);
+    assert_eq!(kinds(&driver.engine, &new, &[]), [told("c", "Removed", false)]);
+    driver.set(&[], &[]);
+    assert_eq!(driver.resume_with(new, &[], &[]), RunStatus::Succeeded);
+    assert!(driver.engine.step(&StepPath::root("c")).is_none());
+}
+
+#[test]
+fn a_changed_for_each_list_runs_only_what_is_new_and_matches_by_key() {
+    let old = pipeline(&[for_each("each", &[]), step("after", &["each"])]);
+    let mut driver = Driver::start(old.clone(), &["each[b]"], &[("each", &["a", "b", "c"])]);
+    assert_eq!(driver.engine.status(), RunStatus::Failed);
+    // Another order, one new, one gone.
+    driver.set(&[], &[("each", &["d", "b", "a"])]);
+    assert_eq!(driver.resume_with(old, &["each"], &[]), RunStatus::Succeeded);
+    assert_eq!(driver.did.iter().filter(|did| did.contains("[a]")).count(), 0, "done stays done: {:?}", driver.did);
+    assert!(driver.did.contains(&"run each[d]".to_owned()) && driver.did.contains(&"run each[b]".to_owned()));
+    assert_eq!(driver.did.last().map(String::as_str), Some("run after"));
+    driver.roll_back();
+    let undone: BTreeSet<_> = driver.did.iter().map(String::as_str).collect();
+    assert!(undone.contains("undo each[a]") && undone.contains("undo each[d]"), "{undone:?}");
+}
+
+#[test]
+fn an_instance_that_left_the_list_after_it_ran_is_still_undone() {
+    let old = pipeline(&[for_each("each", &[]), step("after", &["each"])]);
+    let mut driver = Driver::start(old.clone(), &["after"], &[("each", &["a", "b"])]);
+    driver.set(&[], &[("each", &["b"])]);
+    assert_eq!(driver.resume_with(old, &["each"], &[("each", Accept::Keep)]), RunStatus::Succeeded);
+    assert_eq!(driver.did, ["run after"]);
+    assert_eq!(driver.roll_back(), RunStatus::RolledBack);
+    assert_eq!(driver.did, ["undo each[a]", "undo after", "undo each[b]"]);
+}
+
+#[test]
+fn a_step_added_to_a_completed_pipeline_used_as_a_step_runs() {
+    let old = pipeline(&[module("m", &[], &[step("x", &[])]), step("after", &["m"])]);
+    let new = pipeline(&[module("m", &[], &[step("x", &[]), step("y", &["x"])]), step("after", &["m"])]);
+    let mut driver = Driver::start(old, &["after"], &[]);
+    assert_eq!(kinds(&driver.engine, &new, &[]), [told("m/y", "Added", false)]);
+    driver.set(&[], &[]);
+    assert_eq!(driver.resume_with(new, &[], &[]), RunStatus::Succeeded);
+    assert_eq!(driver.did, ["run m/y", "run after"]);
+}
+
+#[test]
+fn a_step_that_becomes_a_group_after_it_ran_needs_another_id() {
+    let old = pipeline(&[step("a", &[]), step("b", &["a"])]);
+    let new = pipeline(&[for_each("a", &[]), step("b", &["a"])]);
+    let driver = Driver::start(old, &["b"], &[]);
+    assert!(kinds(&driver.engine, &new, &[]).contains(&told("a", "KindChanged", true)));
+    assert_eq!(driver.engine.step(&StepPath::root("a")).map(|node| node.state), Some(State::Succeeded));
+}
