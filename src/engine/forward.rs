@@ -265,6 +265,7 @@ impl Engine {
                 node.warnings = *warnings;
                 node.failure = None;
                 node.after_interruption = false;
+                node.interruptions = 0;
                 self.enter(ix, State::Succeeded);
             }
             Outcome::Failed { failure } => {

@@ -191,7 +191,7 @@ pub struct Node {
     pub lock: Option<String>,
     /// Who holds the lock that it waits for, when that is known.
     pub lock_holder: Option<String>,
-    /// How often an attempt was interrupted since the run was last taken up.
+    /// How often an attempt was interrupted since a person last looked at the step.
     pub interruptions: u32,
     /// How often it has failed in this run.
     pub failures: u32,

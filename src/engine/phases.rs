@@ -191,6 +191,7 @@ impl Engine {
         node.then_rerun = false;
         node.is_failing = false;
         node.is_ready = false;
+        node.interruptions = 0;
         node.stopping = None;
         self.refresh(ix);
     }
@@ -199,7 +200,6 @@ impl Engine {
     pub(super) fn refresh(&mut self, ix: Ix) {
         let node = &mut self.graph[ix];
         node.failures_now = 0;
-        node.interruptions = 0;
         node.undo_failures_now = 0;
         node.undo_interruptions = 0;
     }

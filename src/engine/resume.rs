@@ -73,7 +73,14 @@ impl Engine {
                 State::Failed | State::Stopped | State::Paused if node.then_rerun && node.next_undo().is_some() => {
                     node.state = State::UndoBlocked;
                 }
-                State::Failed | State::Stopped | State::Paused => node.state = State::Blocked,
+                State::Failed | State::Stopped | State::Paused => {
+                    if node.state == State::Paused {
+                        // A person has looked at it. A resume by itself proves nothing: a supervisor may do it, again and
+                        // again, with the step that kills the runner each time.
+                        node.interruptions = 0;
+                    }
+                    node.state = State::Blocked;
+                }
                 _ => {}
             }
         }

@@ -19,6 +19,7 @@ pub struct Rules {
     /// Started and not put back.
     dirty: BTreeSet<StepPath>,
     failures: BTreeMap<StepPath, u32>,
+    interruptions: BTreeMap<StepPath, u32>,
     pivot_started: bool,
     may_pass_pivot: bool,
     stopped: bool,
@@ -40,6 +41,7 @@ impl Rules {
             instances: BTreeMap::new(),
             dirty: BTreeSet::new(),
             failures: BTreeMap::new(),
+            interruptions: BTreeMap::new(),
             pivot_started: false,
             may_pass_pivot: false,
             stopped: false,
@@ -165,7 +167,14 @@ impl Rules {
                             "`{step}` was tried too often"
                         );
                     }
-                    Outcome::Stopped | Outcome::Interrupted => {}
+                    Outcome::Interrupted => {
+                        let node = engine.step(step).expect("known");
+                        let interruptions = self.interruptions.entry(step.clone()).or_default();
+                        *interruptions += u32::from(!node.is_background() && !node.is_finally);
+                        let bound = node.def.retry.interruptions + 1;
+                        assert!(*interruptions <= bound, "`{step}` was interrupted {interruptions} times and nobody was asked");
+                    }
+                    Outcome::Stopped => {}
                 }
             }
             Event::UndoEnded { step, outcome, .. } => {
@@ -177,6 +186,9 @@ impl Rules {
             _ => {}
         }
         for node in engine.steps() {
+            if matches!(node.state, State::Paused | State::Succeeded) {
+                self.interruptions.remove(&node.path);
+            }
             if node.state == State::Succeeded && matches!(node.def.body, Body::Approval { .. }) && !node.is_group() {
                 assert!(self.approved.contains(&node.path), "`{}` succeeded and nobody approved", node.path);
             }
