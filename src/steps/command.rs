@@ -133,7 +133,8 @@ impl Command {
     async fn execute(&self, ctx: &StepContext, line: &Line, stdin: Option<Text>) -> Result<Finished, StepError> {
         let host = ctx.host()?;
         let workdir = if host.is_local() {
-            Some(ctx.resolve_path(self.workdir.as_deref().unwrap_or(".")).to_string_lossy().into_owned())
+            let workdir = self.workdir.as_ref().map_or_else(|| ctx.base.clone(), |workdir| ctx.resolve_path(workdir));
+            Some(workdir.to_string_lossy().into_owned())
         } else {
             self.workdir.clone()
         };
