@@ -11,7 +11,7 @@ use super::{objects, some};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
 use crate::steps::{Preview, Progress, Step, StepContext};
-use crate::stores::{Kind, Store};
+use crate::stores::{Kind, Place, Store};
 use crate::units::ByteSize;
 
 /// Objects deleted at once.
@@ -57,7 +57,9 @@ pub struct DeleteOutput {
 impl ObjectDelete {
     fn place(&self, ctx: &StepContext) -> Result<Store, StepError> {
         let place = ctx.stores.open(&self.from, &ctx.base)?;
-        if place.is_everything() && !self.everything {
+        // A store whose own root is a folder has a prefix of its own, but `store:` still names all of it.
+        let is_bare = matches!(Place::parse(&self.from)?, Place::Named { prefix, .. } if prefix.is_empty());
+        if (place.is_everything() || is_bare) && !self.everything {
             return Err(StepError::permanent(format!("`{}` has no prefix: that is everything in the store", place.label()))
                 .help("add a prefix, such as `store:uploads/`; if everything is meant, say `everything: true`"));
         }
