@@ -1,13 +1,13 @@
 //! The ways into a session: start, resume, roll back, cancel; and requests to a session of another process.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::edit::{self, Resume};
-use super::level::Level;
+use super::level::{Level, render_failure};
 use super::run::Loop;
+use super::scope::View;
 use super::session::Session;
 use super::{Document, Executor, ExecutorError, NewRun, plan};
 use crate::engine::{Engine, Event, Node, Resolution, RunStatus, State, StepPath};
@@ -147,6 +147,19 @@ impl Executor {
         Ok(self.journal.put(run, &request).await?)
     }
 
+    /// The `outputs` of a run that has succeeded; null of any other.
+    pub async fn outputs(&self, run: &str) -> Result<serde_json::Value, ExecutorError> {
+        let (engine, document, started_at) = read(&self.journal, run).await?;
+        if engine.outcome() != RunStatus::Succeeded {
+            return Ok(serde_json::Value::Null);
+        }
+        let loaded = document.load(self.registry.catalogue())?;
+        let session = Arc::new(Session::of_plan(&self.registry, self.clock.clone(), run, started_at, &document));
+        let top = self.enter(&session, &engine, &loaded, &document).await?;
+        let outputs = View { session: &session, engine: &engine }.outputs(&top);
+        outputs.map_err(|error| render_failure("the outputs of the run", &error).into())
+    }
+
     async fn take(&self, run: &str) -> Result<Taken, ExecutorError> {
         // Before the lease: a run that does not exist leaves no trace.
         self.journal.run(run)?;
@@ -197,19 +210,17 @@ impl Executor {
         engine: &Engine,
         loaded: &Loaded,
         document: &Document,
-    ) -> Result<(), ExecutorError> {
+    ) -> Result<Arc<Level>, ExecutorError> {
         let pipeline = Arc::new(loaded.pipeline.clone());
         let top = session.enter(Level::open(session, None, pipeline, document.inputs.clone(), None).await?);
-        let _ = top;
-        let mut broken = BTreeSet::new();
         // Parents come before what is inside them.
         for node in engine.steps() {
             if let Err(failure) = enter_module(session, node).await {
+                // Its steps say so when their turn comes; the rest of the run does not need it.
                 tracing::warn!(step = %node.path, %failure, "cannot open the pipeline of the step");
-                broken.insert(node.path.clone());
             }
         }
-        Ok(())
+        Ok(top)
     }
 }
 

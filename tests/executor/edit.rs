@@ -1,0 +1,163 @@
+//! Resume with an edited pipeline: each case by name.
+
+use std::collections::BTreeMap;
+
+use ferry::engine::{Accept, RunStatus, StepPath};
+use ferry::executor::{EditTable, ExecutorError, Resume};
+use serde_json::json;
+
+use super::lab::Lab;
+
+const BEFORE: &str = "
+steps:
+  - { id: a, uses: test.act, with: { output: one } }
+  - { id: b, uses: test.act, needs: [a], with: { refuses: no } }
+";
+
+async fn failed() -> (Lab, String) {
+    let lab = Lab::new();
+    let (run, status) = lab.run(BEFORE).await;
+    assert_eq!(status, RunStatus::Failed);
+    (lab, run)
+}
+
+fn how(lab: &Lab, text: &str, accept: &[(&str, Accept)]) -> Resume {
+    let loaded = lab.load(text);
+    let accept: BTreeMap<StepPath, Accept> = accept.iter().map(|(step, what)| (StepPath::from(*step), *what)).collect();
+    Resume { until: None, pipeline: Some((lab.path("p.yaml"), loaded)), accept }
+}
+
+async fn refused(lab: &Lab, run: &str, text: &str) -> EditTable {
+    let before = lab.records(run).len();
+    let error = lab.executor.resume(run, how(lab, text, &[])).await.expect_err("it has to be said what is meant");
+    assert_eq!(lab.records(run).len(), before, "nothing was written");
+    let ExecutorError::Edited(table) = error else { panic!("{error:?}") };
+    *table
+}
+
+#[tokio::test]
+async fn a_step_that_has_not_succeeded_takes_the_new_text() {
+    let (lab, run) = failed().await;
+    let text = BEFORE.replace("refuses: no", "output: '{{ steps.a.outputs }} two'");
+    let table = lab.executor.compare(&run, &lab.path("p.yaml"), &lab.load(&text)).await.expect("comparable");
+    assert_eq!(table.differences.iter().map(|row| row.change.step.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert!(table.open().next().is_none());
+    assert_eq!(lab.executor.resume(&run, how(&lab, &text, &[])).await.expect("an end"), RunStatus::Succeeded);
+    assert_eq!(lab.count("run a"), 1);
+    assert_eq!(lab.engine(&run).step(&"b".into()).expect("there").output, Some(json!("one two")));
+    // A later look at the run reads the new text.
+    assert_eq!(lab.executor.outputs(&run).await.expect("readable"), json!({}));
+}
+
+#[tokio::test]
+async fn a_completed_step_that_changed_is_refused_with_the_difference() {
+    let (lab, run) = failed().await;
+    let text = BEFORE.replace("output: one", "output: other").replace("refuses: no", "name: b");
+    let table = refused(&lab, &run, &text).await;
+    let open: Vec<_> = table.open().collect();
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].change.step.as_str(), "a");
+    assert_eq!((&open[0].was["with"]["output"], &open[0].becomes["with"]["output"]), (&json!("one"), &json!("other")));
+    let error = ExecutorError::Edited(Box::new(table));
+    assert!(error.to_string().contains("`a`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_completed_step_is_kept_run_again_or_undone_first_as_it_was_said() {
+    for (accept, world) in [
+        (Accept::Keep, ["run b", "done b"].as_slice()),
+        (Accept::Rerun, ["run a", "done a", "run b", "done b"].as_slice()),
+        (Accept::UndoFirst, ["undo a", "run a", "done a", "run b", "done b"].as_slice()),
+    ] {
+        let (lab, run) = failed().await;
+        let text = BEFORE.replace("output: one", "output: other").replace("refuses: no", "name: b");
+        let status = lab.executor.resume(&run, how(&lab, &text, &[("a", accept)])).await.expect("it was said");
+        assert_eq!(status, RunStatus::Succeeded, "{accept:?}");
+        assert_eq!(&lab.world()[3..], world, "{accept:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_in_other_words_is_no_change() {
+    let (lab, run) = failed().await;
+    let text = BEFORE.replace("output: one", "output: '{{ lower \"ONE\" }}'").replace("refuses: no", "name: b");
+    assert_eq!(lab.executor.resume(&run, how(&lab, &text, &[])).await.expect("an end"), RunStatus::Succeeded);
+    assert_eq!(lab.count("run a"), 1);
+}
+
+#[tokio::test]
+async fn a_store_behind_a_completed_step_that_changed_changes_the_step() {
+    let text = "
+stores: { s: { scheme: fs, root: /tmp/one } }
+steps:
+  - { id: a, uses: test.act, with: { output: 's:x/' } }
+  - { id: b, uses: test.act, needs: [a], with: { refuses: no } }
+";
+    let lab = Lab::new();
+    let (run, _) = lab.run(text).await;
+    let table = refused(&lab, &run, &text.replace("/tmp/one", "/tmp/two")).await;
+    assert_eq!(table.open().map(|row| row.change.step.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_step_in_front_of_completed_ones_is_refused_until_it_is_said() {
+    let (lab, run) = failed().await;
+    let text = "
+steps:
+  - { id: new, uses: test.act }
+  - { id: a, uses: test.act, needs: [new], with: { output: one } }
+  - { id: b, uses: test.act, needs: [a], with: { name: b } }
+";
+    let table = refused(&lab, &run, text).await;
+    assert_eq!(table.open().map(|row| row.change.step.as_str()).collect::<Vec<_>>(), ["new"]);
+    let status = lab.executor.resume(&run, how(&lab, text, &[("new", Accept::Keep)])).await.expect("it was said");
+    assert_eq!(status, RunStatus::Succeeded);
+    assert_eq!((lab.count("run a"), lab.count("run new")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_step_that_is_gone_is_still_undone_by_a_rollback() {
+    let lab = Lab::new();
+    let (run, _) = lab
+        .run(
+            "
+steps:
+  - { id: a, uses: test.act }
+  - { id: x, uses: test.act, undo: { uses: test.act, with: { name: put x back } } }
+  - { id: b, uses: test.act, needs: [a, x], with: { refuses: no } }
+",
+        )
+        .await;
+    let text = BEFORE.replace(", with: { output: one }", "");
+    assert_eq!(lab.executor.resume(&run, how(&lab, &text, &[])).await.expect("an end"), RunStatus::Failed);
+    assert_eq!(lab.executor.rollback(&run, false).await.expect("an end"), RunStatus::RolledBack);
+    assert_eq!((lab.count("undo a"), lab.count("done put x back")), (1, 1), "{:?}", lab.world());
+}
+
+#[tokio::test]
+async fn a_for_each_that_changed_runs_what_is_new_and_nothing_twice() {
+    let text = |list: &str, end: &str| {
+        format!(
+            "steps:\n  - {{ id: a, uses: test.act, for_each: {list}, with: {{ output: '{{{{ each.value }}}}' }} }}\n  - {{ id: b, uses: test.act, with: {{ output: '{{{{ steps.a.outputs }}}}', {end} }} }}\n"
+        )
+    };
+    let lab = Lab::new();
+    let (run, status) = lab.run(&text("[eu, us]", "refuses: no")).await;
+    assert_eq!(status, RunStatus::Failed);
+    // One in front: instances are known by key, not by place.
+    let how = how(&lab, &text("[ap, eu, us]", "name: b"), &[("a", Accept::Rerun), ("b", Accept::Rerun)]);
+    let status = lab.executor.resume(&run, how).await;
+    assert_eq!(status.expect("an end"), RunStatus::Succeeded, "{:?}", lab.world());
+    assert_eq!((lab.count("run a[eu]"), lab.count("run a[us]"), lab.count("run a[ap]")), (1, 1, 1));
+    let output = lab.engine(&run).step(&"b".into()).expect("there").output.clone();
+    assert_eq!(output, Some(json!({ "ap": "ap", "eu": "eu", "us": "us" })));
+}
+
+#[tokio::test]
+async fn without_an_edit_the_run_keeps_the_text_it_was_started_with() {
+    let (lab, run) = failed().await;
+    // What is on the disk now is of no concern.
+    lab.write("p.yaml", "no pipeline at all");
+    assert_eq!(lab.resume(&run).await, RunStatus::Failed);
+    assert_eq!((lab.count("run a"), lab.count("run b")), (1, 2));
+}

@@ -1,0 +1,9 @@
+//! The embedded driver with real pipelines and a real journal: what a run guarantees, by name.
+
+mod edit;
+mod forward;
+mod lab;
+mod limits;
+mod people;
+mod plan;
+mod stop;
