@@ -1,5 +1,6 @@
 //! Looks for requests of other processes, and for locks that become free.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::tasks::{Key, Outbox};
@@ -9,34 +10,62 @@ use crate::journal::{Journal, JournalError, LEASE_TIME, Lease, Letter, LockTry, 
 /// How often a lock that is held elsewhere is asked for.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
 
-/// Brings every letter of the run to the loop, as the event that it asks for.
-pub(super) async fn watch(journal: Journal, run: String, outbox: Outbox, every: Duration) -> Result<(), JournalError> {
-    let (mut version, mut last) = (None, 0);
-    loop {
-        let (reader, id, known) = (journal.clone(), run.clone(), version);
-        let looked = tokio::task::spawn_blocking(move || -> Result<_, JournalError> {
-            let version = Some(reader.version()?);
-            let letters = if version == known { Vec::new() } else { reader.letters(&id, last)? };
-            Ok((version, letters))
-        })
-        .await;
-        match looked {
-            Ok(Ok((now, letters))) => {
-                version = now;
-                for letter in letters {
-                    last = letter.id;
-                    outbox.answer(letter.id, event_of(letter));
-                }
-            }
-            // A journal that cannot be read for a moment is asked again; one that is broken fails at the next append.
-            Ok(Err(error)) => tracing::warn!(%error, "cannot look into the run's inbox"),
-            Err(_) => return Ok(()),
+/// A run's inbox, as far as it has been read. Cloning shares the place.
+#[derive(Clone)]
+pub(super) struct Inbox {
+    journal: Journal,
+    run: String,
+    outbox: Outbox,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    version: Option<i64>,
+    last: i64,
+}
+
+impl Inbox {
+    pub(super) fn new(journal: Journal, run: String, outbox: Outbox) -> Self {
+        Self { journal, run, outbox, seen: Arc::default() }
+    }
+
+    /// Brings every new letter to the loop, as the event that it asks for. How many there were.
+    pub(super) async fn look(&self) -> Result<usize, JournalError> {
+        let inbox = self.clone();
+        let looked = tokio::task::spawn_blocking(move || inbox.look_now());
+        looked.await.unwrap_or(Ok(0))
+    }
+
+    fn look_now(&self) -> Result<usize, JournalError> {
+        // Held while reading: two who look at once must not both bring the same letter.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = Some(self.journal.version()?);
+        if seen.version == version {
+            return Ok(0);
         }
-        tokio::time::sleep(every).await;
+        let letters = self.journal.letters(&self.run, seen.last)?;
+        seen.version = version;
+        let count = letters.len();
+        for letter in letters {
+            seen.last = letter.id;
+            self.outbox.answer(letter.id, event_of(letter));
+        }
+        Ok(count)
+    }
+
+    pub(super) async fn watch(self, every: Duration) -> Result<(), JournalError> {
+        loop {
+            // A journal that cannot be read for a moment is asked again; one that is broken fails at the next append.
+            if let Err(error) = self.look().await {
+                tracing::warn!(%error, "cannot look into the run's inbox");
+            }
+            tokio::time::sleep(every).await;
+        }
     }
 }
 
-pub(super) fn event_of(letter: Letter) -> Event {
+fn event_of(letter: Letter) -> Event {
     match letter.request {
         Request::Cancel { by } => Event::CancelRequested { by },
         Request::Rollback { by, past_pivot } => Event::RollbackRequested { by, past_pivot },
@@ -45,7 +74,7 @@ pub(super) fn event_of(letter: Letter) -> Event {
 }
 
 /// Renews the lease until it is lost.
-pub(super) async fn renew(journal: Journal, lease: std::sync::Arc<Lease>) -> Result<(), JournalError> {
+pub(super) async fn renew(journal: Journal, lease: Arc<Lease>) -> Result<(), JournalError> {
     loop {
         tokio::time::sleep(LEASE_TIME / 3).await;
         journal.renew(&lease).await?;
@@ -55,7 +84,7 @@ pub(super) async fn renew(journal: Journal, lease: std::sync::Arc<Lease>) -> Res
 /// Takes a lock, however long that takes. Says once who holds it, and again when that changes.
 pub(super) async fn lock(
     journal: Journal,
-    lease: std::sync::Arc<Lease>,
+    lease: Arc<Lease>,
     step: StepPath,
     name: String,
     outbox: Outbox,

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::inbox::{self, Inbox};
 use super::session::Session;
 use super::tasks::{Key, Message, Outbox};
 use super::{Executor, ExecutorError, guard_signals};
@@ -34,6 +35,7 @@ pub(super) struct Loop {
     pub(super) tasks: JoinSet<Result<(), JournalError>>,
     pub(super) active: HashMap<Key, Active>,
     signals: guard_signals::Requests,
+    inbox: Inbox,
     by: String,
 }
 
@@ -41,12 +43,14 @@ impl Loop {
     pub(super) fn new(executor: &Executor, session: Arc<Session>, engine: Engine, lease: Lease) -> Self {
         let (sender, messages) = mpsc::unbounded_channel();
         let signals = guard_signals::Requests::new(session.settings.listens_to_signals);
+        let outbox = Outbox(sender);
         Self {
             journal: executor.journal.clone(),
+            inbox: Inbox::new(executor.journal.clone(), session.run.clone(), outbox.clone()),
             session,
             engine,
             lease: Arc::new(lease),
-            outbox: Outbox(sender),
+            outbox,
             messages,
             tasks: JoinSet::new(),
             active: HashMap::new(),
@@ -92,7 +96,7 @@ impl Loop {
         self.spawn_keepers();
         self.carry_out_all(commands).await?;
         loop {
-            self.check()?;
+            self.check().await?;
             if self.engine.is_at_rest() {
                 return Ok(());
             }
@@ -103,13 +107,12 @@ impl Loop {
     }
 
     fn spawn_keepers(&mut self) {
-        let (journal, run, outbox) = (self.journal.clone(), self.session.run.clone(), self.outbox.clone());
-        self.tasks.spawn(super::inbox::watch(journal, run, outbox, self.session.settings.poll));
-        self.tasks.spawn(super::inbox::renew(self.journal.clone(), self.lease.clone()));
+        self.tasks.spawn(self.inbox.clone().watch(self.session.settings.poll));
+        self.tasks.spawn(inbox::renew(self.journal.clone(), self.lease.clone()));
     }
 
     /// Whether the engine and the tasks are as they should be; asks to leave when only people can go on.
-    fn check(&mut self) -> Result<(), ExecutorError> {
+    async fn check(&mut self) -> Result<(), ExecutorError> {
         let fault = |what: &str| ExecutorError::Fault { run: self.session.run.clone(), what: what.to_owned() };
         if let Some(what) = self.engine.fault_found() {
             return Err(fault(what));
@@ -118,7 +121,8 @@ impl Loop {
             return Ok(());
         }
         if self.engine.awaits_only() {
-            if !self.session.settings.waits_for_people {
+            // The answer may have come before the question was put again.
+            if !self.session.settings.waits_for_people && self.inbox.look().await? == 0 {
                 self.outbox.tell(Event::Settled { status: RunStatus::Waiting });
             }
             return Ok(());

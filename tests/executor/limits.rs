@@ -70,7 +70,7 @@ async fn outputs_that_are_too_large_are_refused_with_a_hint() {
 #[tokio::test]
 async fn a_journal_that_cannot_be_written_ends_the_run_and_what_is_at_work() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    let options = OpenOptions { max_size: Some(48 * 4096), ..OpenOptions::default() };
+    let options = OpenOptions { max_size: Some(130 * 4096), ..OpenOptions::default() };
     let journal = Journal::open_with(temp.path().join(".ferry"), options).expect("the tables fit");
     let lab = Lab::on(temp, journal);
     let long: String =
