@@ -1,9 +1,16 @@
 //! Shows: listens to events and reads journals.
 
+pub mod diff;
 pub(crate) mod escape;
 pub mod graph;
+pub mod history;
+#[cfg(test)]
+mod sample;
 pub(crate) mod screen;
 pub mod style;
+pub mod summary;
 pub mod telling;
+pub mod waits;
+pub mod why;
 
 pub use style::Style;

@@ -1,71 +1,8 @@
 //! Drawings of one pipeline that has everything.
 
-use std::time::Duration;
-
 use super::*;
-use crate::engine::{Background, BackgroundDef, Body, Interrupted, OnFailure, Retry, StepDef, Timeout, UndoDef};
 use crate::report::Style;
-
-fn step(id: &str, uses: &str, needs: &[&str]) -> StepDef {
-    StepDef {
-        id: id.to_owned(),
-        uses: uses.to_owned(),
-        body: Body::Task,
-        needs: needs.iter().map(|need| (*need).to_owned()).collect(),
-        resolve: false,
-        for_each: false,
-        max_parallel: None,
-        retry: Retry::default(),
-        timeout: Timeout::default(),
-        pivot: false,
-        background: None,
-        undo: UndoDef::Built,
-        continue_on_error: false,
-        placement: None,
-        interrupted: Interrupted::RunAgain,
-    }
-}
-
-fn definition(name: &str, steps: Vec<StepDef>, finally: Vec<StepDef>) -> Definition {
-    Definition {
-        name: name.to_owned(),
-        steps,
-        finally,
-        max_parallel: 8,
-        on_failure: OnFailure::Stop,
-        finally_budget: Duration::from_mins(5),
-    }
-}
-
-fn orders() -> Definition {
-    let inner = definition(
-        "replica",
-        vec![step("base", "postgres.base_backup", &[]), step("wal", "postgres.wal_ship", &["base"])],
-        vec![],
-    );
-    definition(
-        "orders <aws> & azure",
-        vec![
-            StepDef { for_each: true, ..step("uploads", "object.sync", &[]) },
-            StepDef { body: Body::Pipeline(Box::new(inner)), ..step("replica", "./replica.yaml", &[]) },
-            StepDef {
-                background: Some(BackgroundDef { until: "same".to_owned(), ready: Background::ReadyAtStart }),
-                undo: UndoDef::Nothing,
-                ..step("probe", "probe.postgres", &["replica"])
-            },
-            StepDef { undo: UndoDef::Skip, continue_on_error: true, ..step("notes", "http.request", &["uploads"]) },
-            StepDef {
-                body: Body::Approval { at_most: None },
-                undo: UndoDef::Nothing,
-                ..step("go", "approval", &["uploads", "probe", "replica"])
-            },
-            StepDef { pivot: true, undo: UndoDef::Impossible, ..step("cutover", "postgres.cutover", &["go"]) },
-            StepDef { undo: UndoDef::Nothing, ..step("same", "postgres.compare", &["cutover", "notes"]) },
-            StepDef { undo: UndoDef::Impossible, ..step("clean", "object.delete", &["cutover"]) },
-        ],
-        vec![StepDef { undo: UndoDef::Nothing, ..step("tell", "http.request", &[]) }],
-    )
-}
+use crate::report::sample::{definition, orders, step};
 
 fn some_states() -> States {
     [
