@@ -1,40 +1,67 @@
 //! What a person reads when a pipeline is wrong: every problem, at its place, with what to write instead.
 
-mod problems {
-    pub mod catalogue;
-}
+#[path = "problems/bad_input.rs"]
+mod bad_input;
+#[path = "problems/catalogue.rs"]
+mod catalogue;
+#[path = "problems/codes.rs"]
+mod codes;
+#[path = "problems/hostile.rs"]
+mod hostile;
+#[path = "problems/meaning.rs"]
+mod meaning;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
-use ferry::pipeline::{Loaded, Problems, Sources, load};
-use problems::catalogue::catalogue;
+use ferry::pipeline::{Files, Loaded, Problems, load};
 
-fn sources(files: &[(&str, &str)]) -> Sources {
-    let mut sources = Sources::default();
-    for (path, text) in files {
-        sources.insert(Path::new(path), (*text).into());
+/// Files that are no files.
+#[derive(Default)]
+pub struct Memory(BTreeMap<String, Vec<u8>>);
+
+impl Files for Memory {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.get(&path.to_string_lossy().into_owned()).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
-    sources
 }
 
-fn check(files: &[(&str, &str)]) -> Result<Loaded, Problems> {
-    load(Path::new(files[0].0), &sources(files), &catalogue())
+const REPLICA: &str = "
+inputs:
+  from: { description: where from }
+  jobs: { type: integer, default: 2 }
+steps:
+  - { id: base, uses: command, with: { run: 'copy {{ inputs.from }} {{ inputs.jobs }}' } }
+outputs:
+  lag: '{{ steps.base.outputs.lag }}'
+";
+
+/// Checks `pipeline.yaml` with these texts beside it.
+pub fn check_with(text: impl Into<Vec<u8>>, others: &[(&str, &str)]) -> Result<Loaded, Problems> {
+    let mut files = Memory::default();
+    files.0.insert("modules/replica.yaml".to_owned(), REPLICA.into());
+    files.0.extend(others.iter().map(|(path, text)| ((*path).to_owned(), (*text).into())));
+    files.0.insert("pipeline.yaml".to_owned(), text.into());
+    load(Path::new("pipeline.yaml"), &files, &catalogue::catalogue())
 }
 
-fn wrong(text: &str) -> String {
-    check(&[("shop.yaml", text)]).expect_err("the pipeline is wrong").render(false)
+/// Checks `pipeline.yaml`.
+pub fn check(text: impl Into<Vec<u8>>) -> Result<Loaded, Problems> {
+    check_with(text, &[])
 }
 
-#[test]
-fn the_example_of_the_design_is_right() {
-    let text = include_str!("problems/orders.yaml");
-    let loaded = check(&[("orders.yaml", text)]).unwrap_or_else(|problems| panic!("{}", problems.render(false)));
-    assert_eq!(loaded.warnings.render(false), "");
-    insta::assert_yaml_snapshot!(loaded.pipeline.definition());
+/// The problems of a text, as people read them.
+pub fn wrong(text: impl Into<Vec<u8>>) -> String {
+    check(text).expect_err("the pipeline is wrong").render(false)
 }
 
-#[test]
-fn an_unknown_need_is_told_with_the_nearest_id() {
-    let text = "steps:\n  - id: copy\n    uses: command\n    needs: [frezee]\n    with: { run: x }\n  - { id: freeze, uses: command, with: { run: x } }\n";
-    insta::assert_snapshot!(wrong(text));
+/// A pipeline that is right, and its warnings.
+pub fn right(text: &str) -> Loaded {
+    check(text).unwrap_or_else(|problems| panic!("{}", problems.render(false)))
+}
+
+/// The codes of a text's problems, in their order.
+pub fn codes_of(text: impl Into<Vec<u8>>) -> Vec<&'static str> {
+    check(text).err().into_iter().flatten().map(|problem| problem.code.name()).collect()
 }

@@ -12,6 +12,7 @@ use super::code::Code;
 use super::document::{Data, Node, kind};
 use super::inputs::is_templated;
 use super::model::Pipeline;
+use super::names::locate;
 use super::nearest::suggest;
 use super::problem::Problem;
 use super::source::Span;
@@ -361,8 +362,15 @@ impl Subject<'_> {
                     _ => None,
                 }
                 .unwrap_or_else(|| (Code::WrongValue, format!("`{text}` is not of the form `{format}`"), None));
+                // Of a place only the store's name is wrong.
+                let span = match (code, text.split_once(':')) {
+                    (Code::UnknownStore, Some((store, _))) => locate(file, self.span(place), text, 0, store.len()),
+                    _ => self.span(place),
+                };
                 problems.push(
-                    simple(code, message).label(format!("`{name}` of `{uses}`")).maybe_help(help.or_else(|| Some(manual()))),
+                    Problem::new(code, file, span, message)
+                        .label(format!("`{name}` of `{uses}`"))
+                        .maybe_help(help.or_else(|| Some(manual()))),
                 );
             }
             Kind::OneOfMultipleValid { .. } => problems.push(

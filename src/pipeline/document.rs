@@ -237,7 +237,15 @@ impl<'a> Reader<'a> {
                 (Node { span: self.around(span, items.last().map(|item| item.span), end), data: Data::List(items) }, anchor)
             }
             Event::MappingStart(anchor, _) => {
-                let (fields, end) = self.fields(span, depth)?;
+                let (fields, end, is_template) = self.fields(span, depth)?;
+                if is_template {
+                    // Read on as if it were quoted: one mistake is told once.
+                    let template = syntax::unquoted(self.file, span.offset);
+                    let text = self.file.slice(template.span).to_owned();
+                    let node = Node { span: template.span, data: Data::Scalar(Value::String(text)) };
+                    self.problems.push(template);
+                    return Ok(node);
+                }
                 let last = fields.last().map(|(key, node)| if node.span.len == 0 { key.span } else { node.span });
                 (Node { span: self.around(span, last, end), data: Data::Map(fields) }, anchor)
             }
@@ -258,13 +266,15 @@ impl<'a> Reader<'a> {
         Ok(node)
     }
 
-    fn fields(&mut self, start: Span, depth: usize) -> Result<(Vec<(Key, Node)>, Span), Fatal> {
+    /// The fields of a mapping, its end, and whether it is a template that was meant.
+    fn fields(&mut self, start: Span, depth: usize) -> Result<(Vec<(Key, Node)>, Span, bool), Fatal> {
+        let mut is_template = false;
         let mut fields: Vec<(Key, Node)> = Vec::new();
         let mut seen: HashSet<String> = HashSet::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
-                return Ok((fields, span));
+                return Ok((fields, span, is_template));
             }
             let key = self.node(event, span, depth + 1)?;
             let (event, span) = self.next()?;
@@ -273,19 +283,17 @@ impl<'a> Reader<'a> {
                 Data::Scalar(Value::String(text)) => text,
                 // `1: x` and `true: x` are read as people mean them: JSON knows only text as a key.
                 Data::Scalar(Value::Number(_) | Value::Bool(_)) => self.file.slice(key.span).to_owned(),
-                _ => {
-                    let at = start.offset;
-                    let problem = if self.file.text[at..].starts_with("{{") {
-                        syntax::unquoted(self.file, at)
-                    } else {
+                _ if self.file.text[start.offset..].starts_with("{{") => {
+                    is_template = true;
+                    continue;
+                }
+                data => {
+                    let is = if matches!(data, Data::Scalar(_)) { "empty" } else { "not a scalar" };
+                    self.problems.push(
                         Problem::new(Code::KeyNotText, self.file, key.span, "a key has to be text")
-                            .label(format!(
-                                "this key is {}",
-                                if matches!(key.data, Data::Scalar(_)) { "empty" } else { "not a scalar" }
-                            ))
-                            .help("write `name: value`")
-                    };
-                    self.problems.push(problem);
+                            .label(format!("this key is {is}"))
+                            .help("write `name: value`"),
+                    );
                     continue;
                 }
             };

@@ -112,7 +112,21 @@ impl Graph {
         for component in kosaraju_scc(&self.graph) {
             let inside: HashSet<NodeIndex> = component.iter().copied().collect();
             let Some(start) = component.iter().copied().min() else { continue };
-            if component.len() == 1 && self.graph.find_edge(start, start).is_none() {
+            for at in component.iter().copied() {
+                let Some(edge) = self.graph.find_edge(at, at) else { continue };
+                let id = &steps[at.index()].id;
+                problems.push(
+                    Problem::new(
+                        Code::Cycle,
+                        &pipeline.file,
+                        self.graph[edge],
+                        format!("step `{id}` waits for itself: {id} → {id}"),
+                    )
+                    .label("itself")
+                    .help("take this edge out: the step can never start"),
+                );
+            }
+            if component.len() == 1 {
                 continue;
             }
             let cycle = self.shortest_cycle(start, &inside);
@@ -139,6 +153,9 @@ impl Graph {
         while let Some(at) = queue.pop_front() {
             for edge in self.graph.edges_directed(at, Direction::Incoming) {
                 let next = edge.source();
+                if next == at {
+                    continue;
+                }
                 if next == start {
                     let mut cycle = vec![(at, *edge.weight())];
                     let mut back = at;

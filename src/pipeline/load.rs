@@ -10,13 +10,14 @@ use super::code::Code;
 use super::config::{self, Schemas, Subject, is_whole_template};
 use super::document::{self, Node};
 use super::graph::{self, Exposed};
+use super::inputs::is_templated;
 use super::model::{Pipeline, StepSpec};
 use super::names;
 use super::nearest::suggest;
 use super::problem::{Problem, Problems};
 use super::read;
 use super::source::{Files, SourceFile, Sources, Span, beside, shown};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Kind};
 use crate::secret::sanitize;
 
 /// A larger file is not a pipeline.
@@ -225,6 +226,19 @@ impl Loader<'_> {
             );
         }
         let head = step.node.entry("with").map_or_else(|| step.span_of("uses"), |(key, _)| key.span);
+        if step.max_parallel.is_some() && step.for_each.is_none() {
+            self.warnings.push(
+                Problem::new(
+                    Code::NoEffect,
+                    file,
+                    step.key_span("max_parallel"),
+                    "`max_parallel` of a step has no effect without `for_each`",
+                )
+                .label("nothing to limit")
+                .help("the `max_parallel` of the pipeline limits all steps together"),
+            );
+        }
+        self.approval(pipeline, step);
         if let Some(module) = &step.module {
             self.module_inputs(pipeline, step, module, head);
         }
@@ -260,6 +274,20 @@ impl Loader<'_> {
         }
     }
 
+    /// The engine holds the limit of an approval, and renders nothing.
+    fn approval(&mut self, pipeline: &Pipeline, step: &StepSpec) {
+        let is_approval = step.info.as_ref().is_some_and(|info| info.kind == Kind::Approval);
+        let templated = step.with.get("at_most").and_then(Value::as_str).is_some_and(is_templated);
+        if is_approval && templated {
+            let span = step.node.get("with").and_then(|with| with.get("at_most")).map_or(step.node.span, |node| node.span);
+            self.problems.push(
+                Problem::new(Code::WrongValue, &pipeline.file, span, "`at_most` of an approval cannot hold a template")
+                    .label("a template")
+                    .help("no template can stand here: the value is needed before anything is rendered"),
+            );
+        }
+    }
+
     /// `with` of a step that runs a pipeline: its inputs.
     fn module_inputs(&mut self, pipeline: &Pipeline, step: &StepSpec, module: &Pipeline, head: Span) {
         let file = &pipeline.file;
@@ -279,7 +307,7 @@ impl Loader<'_> {
                 continue;
             }
             // A template with text around it is text; what it says is not known.
-            let is_partial = value.as_str().is_some_and(super::inputs::is_templated);
+            let is_partial = value.as_str().is_some_and(is_templated);
             let wrong = if is_partial { None } else { input.accept(value).err() };
             if let Some(wrong) = wrong {
                 self.problems.push(
@@ -314,7 +342,7 @@ impl Loader<'_> {
             if let Some((key, _)) = pipeline.root.entry(key) {
                 self.warnings.push(
                     Problem::new(
-                        Code::NotUsedHere,
+                        Code::NoEffect,
                         &pipeline.file,
                         key.span,
                         format!("`{}` has no effect when the pipeline is used as a step", key.text),

@@ -24,7 +24,7 @@ mod source;
 mod syntax;
 pub mod template;
 
-pub use code::Code;
+pub use code::{About, Code};
 pub use define::Found;
 pub use inputs::InputType;
 pub use load::{Loaded, load};

@@ -15,6 +15,9 @@ use super::template::{NameRef, Template};
 /// After so many problems nobody reads hints, and looking for them would cost the square of the file's size.
 pub(crate) const MOST_HINTED: usize = 200;
 
+/// In a longer text a place is not looked for: with many templates in it that would cost the square of its length.
+const LONGEST_SEARCHED: usize = 100_000;
+
 /// What may be mentioned at a place.
 #[derive(Debug, Clone, Copy, Default)]
 struct Here {
@@ -127,19 +130,50 @@ impl Names<'_> {
     }
 
     fn template(&mut self, node: &Node, text: &str, here: Here, step: Option<(&StepSpec, bool)>, found: &mut Vec<Mention>) {
+        let Err(at) = self.part_of(node, text, 0..text.len(), here, step, found) else { return };
+        if text.contains("{{#") {
+            // Inside a block names mean other things.
+            return;
+        }
+        // The rest of a text with one mistake is read expression by expression, so that the others are told too.
+        let mut from = 0;
+        while let Some(open) = text[from..].find("{{").map(|open| from + open) {
+            let Some(end) = text[open..].find("}}").map(|close| open + close + 2) else { return };
+            let inner = text[open + 2..end].trim_start();
+            let is_block = inner.starts_with(['/', '^', '{', '!']) || inner.starts_with("else");
+            if !(open..end).contains(&at) && !is_block {
+                let _ = self.part_of(node, text, open..end, here, step, found);
+            }
+            from = end;
+        }
+    }
+
+    /// Checks a part of a scalar as a template of its own. Gives the place of the mistake that made it unreadable.
+    fn part_of(
+        &mut self,
+        node: &Node,
+        text: &str,
+        part: std::ops::Range<usize>,
+        here: Here,
+        step: Option<(&StepSpec, bool)>,
+        found: &mut Vec<Mention>,
+    ) -> Result<(), usize> {
         let file = &self.pipeline.file;
-        match Template::parse(text) {
+        let base = part.start;
+        match Template::parse(&text[part]) {
             Err(problem) => {
-                let span = locate(file, node.span, text, problem.offset, problem.len);
+                let span = locate(file, node.span, text, base + problem.offset, problem.len);
                 let code = if problem.code == "unknown-helper" { Code::UnknownHelper } else { Code::TemplateSyntax };
                 self.problems
                     .push(Problem::new(code, file, span, problem.message).label("in this template").maybe_help(problem.help));
+                Err(base + problem.offset)
             }
             Ok(template) => {
                 for name in template.names() {
-                    let span = locate(file, node.span, text, name.offset, name.len);
+                    let span = locate(file, node.span, text, base + name.offset, name.len);
                     self.name(&name, span, here, step, found);
                 }
+                Ok(())
             }
         }
     }
@@ -397,6 +431,9 @@ impl Names<'_> {
 /// lines), so the part is looked for: the n-th time it stands in the text is the n-th time it is written.
 pub(crate) fn locate(file: &SourceFile, span: Span, text: &str, offset: usize, len: usize) -> Span {
     let Some(part) = text.get(offset..offset + len).filter(|part| !part.is_empty()) else { return span };
+    if text.len() > LONGEST_SEARCHED {
+        return span;
+    }
     let nth = text[..offset].matches(part).count();
     match file.slice(span).match_indices(part).nth(nth) {
         Some((at, _)) => Span { offset: span.offset + at, len },

@@ -3,8 +3,9 @@
 /// The nearest name, if one is near enough to be what was meant.
 pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = wrong.to_lowercase();
-    // A name of three letters may have one wrong; a long one a third of its letters.
-    let limit = (wrong.chars().count() / 3).clamp(1, 4);
+    // Of a short name one letter may be wrong, of a long one a third; a single letter is like every other.
+    let letters = wrong.chars().count();
+    let limit = if letters < 2 { 0 } else { (letters / 3).clamp(1, 4) };
     known
         .into_iter()
         .filter(|name| {
@@ -40,6 +41,6 @@ mod tests {
         assert_eq!(nearest("Retry", ["retry", "entry"]), Some("retry"));
         assert_eq!(nearest("sync", ["object.sync", "wait"]), Some("object.sync"));
         assert_eq!(nearest("zebra", ["copy", "freeze"]), None);
-        assert_eq!(nearest("a", ["b"]), Some("b"));
+        assert_eq!(nearest("a", ["b"]), None);
     }
 }

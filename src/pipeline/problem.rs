@@ -157,7 +157,9 @@ impl SourceCode for SourceFile {
         let (line, lines) = self.window(wanted, before, after);
         let data = &self.text.as_bytes()[lines.offset..lines.end()];
         let count = self.slice(lines).matches('\n').count();
-        Ok(Box::new(MietteSpanContents::new_named(self.name.clone(), data, lines.into(), line - 1, 0, count)))
+        // Asked for without context, it is the header that wants to know where the place itself begins.
+        let (line, column) = if (before, after) == (0, 0) { self.line_and_column(wanted.offset) } else { (line, 1) };
+        Ok(Box::new(MietteSpanContents::new_named(self.name.clone(), data, lines.into(), line - 1, column - 1, count)))
     }
 }
 

@@ -13,7 +13,7 @@ use super::inputs::{InputType, is_templated};
 use super::language;
 use super::model::{Defaults, HostSpec, InputSpec, Pipeline, RetrySpec, SecretSpec, StepSpec, TimeoutSpec, UndoBody};
 use super::problem::Problem;
-use super::reader::{Reader, is_null};
+use super::reader::{Reader, is_null, meant_boolean};
 use super::source::{SourceFile, Span};
 use crate::engine::{Backoff, Exhausted, OnFailure};
 
@@ -306,13 +306,19 @@ impl Reader<'_> {
         {
             self.wrong_type(node, "if", "a template that gives `true` or `false`");
             if let (Some(text), Some(last)) = (node.text(), self.problems.last_mut()) {
-                last.help = Some(format!("write it as a template: \"{{{{ {text} }}}}\""));
+                last.help = Some(match meant_boolean(text) {
+                    Some(value) => format!("write `{value}`"),
+                    None => format!("write it as a template: \"{{{{ {text} }}}}\""),
+                });
             }
         }
         if let Some(node) = get("for_each")
             && !(matches!(node.data, Data::List(_) | Data::Map(_)) || node.text().is_some_and(is_templated))
         {
             self.wrong_type(node, "for_each", "a list, a mapping or a template that gives one");
+        }
+        if let Some(Data::List(items)) = get("for_each").map(|node| &node.data) {
+            self.unique_items(items);
         }
         let mut unrendered = |key: &'static str| get(key).and_then(|node| self.text(node, key)).map(Value::String);
         let (on, lock) = (unrendered("on"), unrendered("lock"));
@@ -343,6 +349,28 @@ impl Reader<'_> {
             node: Arc::new(node.clone()),
             background_true,
         })
+    }
+
+    /// Instances are named by their value: two of the same name would be one.
+    fn unique_items(&mut self, items: &[Node]) {
+        let mut seen: HashMap<String, Span> = HashMap::new();
+        for item in items {
+            let Data::Scalar(value) = &item.data else { continue };
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            if is_templated(&text) {
+                continue;
+            }
+            if let Some(first) = seen.get(&text) {
+                self.problems.push(
+                    self.problem(Code::WrongValue, item.span, format!("`for_each` runs over `{text}` twice"))
+                        .label("again here")
+                        .and(self.file, *first, "first here")
+                        .help("instances are named by their value; write a mapping to give each a key of its own"),
+                );
+            } else {
+                seen.insert(text, item.span);
+            }
+        }
     }
 
     fn with(&mut self, node: &Node) -> Value {

@@ -33,7 +33,7 @@ impl Reader<'_> {
         let template = node.text().is_some_and(is_templated);
         let kind = node.kind();
         let mut problem = self
-            .problem(Code::WrongType, node.span, format!("`{what}` has to be {wanted}, but is {kind}"))
+            .problem(Code::WrongType, node.span, format!("{} has to be {wanted}, but is {kind}", quoted(what)))
             .label(if node.span.len == 0 { format!("{wanted} belongs here") } else { format!("this is {kind}") });
         if template {
             problem = problem.help("no template can stand here: the value is needed before anything is rendered");
@@ -74,7 +74,7 @@ impl Reader<'_> {
             Data::Map(fields) => Some(fields),
             Data::Scalar(Value::Null) => Some(&[]),
             _ => {
-                self.wrong_type(node, what.trim_matches('`'), "a mapping");
+                self.wrong_type(node, what, "a mapping");
                 None
             }
         }
@@ -131,8 +131,7 @@ impl Reader<'_> {
         if let Data::Scalar(Value::Bool(value)) = node.data {
             return Some(value);
         }
-        if let Some(word @ ("yes" | "no" | "on" | "off")) = node.text().map(str::to_ascii_lowercase).as_deref() {
-            let say = if matches!(word, "yes" | "on") { "true" } else { "false" };
+        if let Some(say) = node.text().and_then(meant_boolean) {
             self.problems.push(
                 self.problem(Code::WrongType, node.span, format!("`{what}` has to be a boolean, but is a text"))
                     .label("this is a text in YAML 1.2")
@@ -223,6 +222,20 @@ impl Reader<'_> {
         }
         texts
     }
+}
+
+/// What YAML 1.1 read as a boolean.
+pub(crate) fn meant_boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" => Some(true),
+        "no" | "off" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// A key stands in backticks, a phrase has its own.
+fn quoted(what: &str) -> String {
+    if what.contains([' ', '`']) { what.to_owned() } else { format!("`{what}`") }
 }
 
 pub(crate) fn is_null(node: &Node) -> bool {

@@ -34,7 +34,13 @@ pub(crate) fn unquoted(file: &Arc<SourceFile>, at: usize) -> Problem {
     let (line, _) = file.line_and_column(at);
     let end = file.line(line).map_or(file.text.len(), Span::end);
     let rest = &file.text[at..end];
-    let len = rest.find("}}").map_or(rest.trim_end().len(), |close| close + 2);
+    // What stands right behind the braces belongs to the value, up to where a bracket or a comma ends it.
+    let len = rest.find("}}").map_or(rest.trim_end().len(), |close| {
+        let behind = &rest[close + 2..];
+        let end = behind.find([',', '}', ']']).unwrap_or(behind.len());
+        let end = behind.find(" #").map_or(end, |comment| comment.min(end));
+        close + 2 + behind[..end].trim_end().len()
+    });
     let span = Span { offset: at, len };
     let written = file.slice(span);
     let quote = if written.contains('"') { '\'' } else { '"' };
@@ -55,12 +61,17 @@ fn bare_template(file: &SourceFile, line: Span) -> Option<usize> {
             None if c == '#' && before.is_whitespace() => return None,
             // An apostrophe inside a word opens nothing.
             None if (c == '"' || c == '\'') && !before.is_alphanumeric() => quote = Some(c),
-            None if text[at..].starts_with("{{") => return Some(line.offset + at),
+            None if opens_template(&text[at..]) => return Some(line.offset + at),
             None => {}
         }
         before = c;
     }
     None
+}
+
+/// Two braces and a name: two braces alone are as likely a mapping gone wrong.
+fn opens_template(text: &str) -> bool {
+    text.strip_prefix("{{").is_some_and(|inner| inner.trim_start().starts_with(|c: char| c.is_alphabetic() || "(#".contains(c)))
 }
 
 fn indenting_tab(file: &SourceFile, line: Span) -> Option<Span> {

@@ -130,6 +130,14 @@ pub fn catalogue() -> Catalogue {
         json!(true),
     ));
     catalogue.add(info(
+        "file.write",
+        object(
+            json!({ "path": { "type": "string" }, "content": { "type": "string" }, "template": { "type": "string" } }),
+            &["path"],
+        ),
+        json!({ "type": "null" }),
+    ));
+    catalogue.add(info(
         "http.request",
         object(json!({ "method": { "type": "string" }, "url": { "type": "string", "format": "uri" }, "json": true }), &["url"]),
         json!({ "type": "object", "properties": { "status": { "type": "integer" }, "body": true } }),

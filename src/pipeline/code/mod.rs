@@ -1,4 +1,11 @@
-//! The kinds of problems: one code each. `docs/errors/CODE.md` is generated from this list.
+//! The kinds of problems: one code each, with what it means and an example of wrong and right.
+//!
+//! `docs/errors/CODE.md` is generated from this list, and tests hold the examples to what they claim.
+
+mod about_file;
+mod about_graph;
+mod about_names;
+mod about_shape;
 
 use serde::{Serialize, Serializer};
 
@@ -74,7 +81,39 @@ codes! {
     ModuleDepth = "module-depth", "Pipelines used as steps are nested too deeply";
     // Warnings
     Unused = "unused", "Something is listed and never used";
-    NotUsedHere = "not-used-here", "A key has no effect in a pipeline used as a step";
+    NoEffect = "no-effect", "A key has no effect here";
+}
+
+/// What is told of a code.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// Why it is a problem and what to do.
+    pub why: &'static str,
+    /// A pipeline that has the problem.
+    pub wrong: &'static str,
+    /// The same without it.
+    pub right: &'static str,
+}
+
+impl Code {
+    /// What is told of it.
+    pub fn about(self) -> About {
+        about_file::about(self)
+            .or_else(|| about_shape::about(self))
+            .or_else(|| about_names::about(self))
+            .or_else(|| about_graph::about(self))
+            .expect("a test asks this of every code")
+    }
+
+    /// The page of it, Markdown.
+    pub fn page(self) -> String {
+        let About { why, wrong, right } = self.about();
+        let name = self.name();
+        let title = self.title();
+        let wrong = wrong.trim_matches('\n');
+        let right = right.trim_matches('\n');
+        format!("# {name}\n\n{title}. {why}\n\n## Wrong\n\n```yaml\n{wrong}\n```\n\n## Right\n\n```yaml\n{right}\n```\n")
+    }
 }
 
 impl std::fmt::Display for Code {
