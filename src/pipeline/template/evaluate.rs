@@ -98,8 +98,8 @@ impl Evaluator<'_> {
                     self.pieces(if holds { then } else { otherwise }, item, out)?;
                 }
                 Piece::Each { over, body, otherwise } => {
-                    let list = self.value(over, item)?;
-                    let items: Vec<(Value, &Value)> = match &list {
+                    let repeated = self.value(over, item)?;
+                    let items: Vec<(Value, &Value)> = match &repeated {
                         Value::Array(items) => items.iter().enumerate().map(|(index, item)| (Value::from(index), item)).collect(),
                         Value::Object(fields) => fields.iter().map(|(key, item)| (Value::String(key.clone()), item)).collect(),
                         other => {

@@ -9,6 +9,7 @@
 //! template must be a problem and never a stack overflow, and because marks have to follow values through every helper.
 
 mod evaluate;
+mod expression;
 mod functions;
 mod lex;
 mod parse;
