@@ -3,5 +3,7 @@
 mod cli {
     //! One file per concern; `bench` holds what they share.
     mod bench;
+    mod readme;
+    mod running;
     mod surface;
 }

@@ -32,9 +32,9 @@ pub struct Approve {
 impl Approve {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
         let journal = context.journal_to_write()?;
-        let (run, told) = read_run(&journal, &self.run)?;
+        let (run, engine) = read_run(&journal, &self.run)?;
         let path = StepPath::from(self.step.as_str());
-        let waiting: Vec<&Node> = told.engine.steps().filter(|node| node.state == State::Awaiting).collect();
+        let waiting: Vec<&Node> = engine.steps().filter(|node| node.state == State::Awaiting).collect();
         let open = || match waiting.as_slice() {
             [] => "no step of this run waits for an approval".to_owned(),
             nodes => {
@@ -42,7 +42,7 @@ impl Approve {
                 format!("these steps wait for one: {}", names.join(", "))
             }
         };
-        let Some(node) = told.engine.step(&path) else {
+        let Some(node) = engine.step(&path) else {
             return Err(Fault::wrong(format!("run `{run}` has no step `{path}`")).help(open()));
         };
         let Some(question) = node.question.as_ref().filter(|_| node.state == State::Awaiting) else {

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::drive::Drive;
+use super::drive::{Drive, until_free};
+use super::ending::Asked;
 use super::{Context, Exit, Fault, block_on, by};
 use crate::journal::Request;
 
@@ -20,4 +21,28 @@ pub struct Cancel {
     /// Stay until it has stopped
     #[arg(long)]
     wait: bool,
+}
+
+impl Cancel {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
+        let journal = context.journal_to_write()?;
+        let run = journal.find_run(&self.run)?;
+        if journal.holder(&run)?.is_none() {
+            let id = run.clone();
+            let drive = Drive::new(context, journal, crate::steps::builtin());
+            return drive.carry(&run, Asked::Cancel, async move |executor| executor.cancel(&id).await);
+        }
+        block_on(async {
+            journal.put(&run, &Request::Cancel { by: by() }).await?;
+            if self.wait { until_free(&journal, &run).await } else { Ok(()) }
+        })??;
+        if context.out.json {
+            context.out.document(&json!({ "run": run, "asked": true, "live": journal.holder(&run)?.is_some() }))?;
+        } else {
+            let word = if self.wait { "has stopped" } else { "was asked to stop" };
+            context.out.text(&format!("run {run} {word}"))?;
+            context.out.note(&format!("`ferry resume {run}` goes on with it"));
+        }
+        Ok(Exit::Succeeded)
+    }
 }

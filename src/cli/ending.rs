@@ -21,15 +21,20 @@ pub enum Asked {
     Forward,
     /// `rollback`: that it is undone.
     Rollback,
+    /// `cancel`: that it stops.
+    Cancel,
 }
 
 /// The exit status that a run's end means.
 pub fn exit_of(engine: &Engine, asked: Asked) -> Exit {
     match (engine.status(), asked) {
-        (RunStatus::Succeeded, Asked::Forward) | (RunStatus::RolledBack, Asked::Rollback) => Exit::Succeeded,
-        // Somebody else went on with it in the meantime: then it was not undone.
+        (RunStatus::Succeeded, Asked::Forward)
+        | (RunStatus::RolledBack, Asked::Rollback)
+        | (RunStatus::Cancelled, Asked::Cancel) => Exit::Succeeded,
+        // It came to its end before it was told: then it was not undone.
         (RunStatus::Succeeded, Asked::Rollback) => Exit::Failed,
-        (RunStatus::RolledBack, Asked::Forward) => Exit::RolledBack,
+        (RunStatus::Succeeded, Asked::Cancel) => Exit::Succeeded,
+        (RunStatus::RolledBack, Asked::Forward | Asked::Cancel) => Exit::RolledBack,
         (RunStatus::RollbackFailed, _) => Exit::RollbackFailed,
         (RunStatus::Waiting, _) => Exit::WaitingForPerson,
         // `--until` ends a run in the middle on purpose; a step that needs a person does not.
@@ -49,7 +54,7 @@ fn failed(engine: &Engine) -> impl Iterator<Item = &Node> {
 }
 
 /// The end as data: the last line of a `--json` stream.
-pub fn document(engine: &Engine, exit: Exit, outputs: Option<&Value>) -> Value {
+pub fn document(engine: &Engine, exit: Exit, outputs: &Value) -> Value {
     let failures: Vec<Value> = failed(engine)
         .map(|node| {
             let failure = if node.state == State::UndoFailed { &node.undo_failure } else { &node.failure };
@@ -86,7 +91,7 @@ fn counts(engine: &Engine) -> (usize, usize) {
 }
 
 /// The end for people.
-pub fn text(engine: &Engine, took: Option<Duration>) -> String {
+pub fn text(engine: &Engine, took: Option<Duration>, outputs: &Value) -> String {
     let status = engine.status();
     let run = engine.run();
     let (done, total) = counts(engine);
@@ -111,6 +116,10 @@ pub fn text(engine: &Engine, took: Option<Duration>) -> String {
         _ => format!("{done} of {} done", counted(total, "step", "steps")),
     };
     let mut text = format!("{sign} run {run} {word}{took}: {steps}\n");
+    for (name, value) in outputs.as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let _ = writeln!(text, "  {name}: {}", one_line(&value));
+    }
     let failures: Vec<&Node> = failed(engine).collect();
     for node in failures.iter().take(MOST) {
         text.push('\n');

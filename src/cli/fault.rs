@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use super::output::Output;
 use crate::error::{ErrorClass, Failure, StepError};
+use crate::executor::ExecutorError;
 use crate::pipeline::Problems;
+use crate::report;
 
 /// What a command returns when it could not do what it was asked for.
 #[derive(Debug)]
@@ -24,18 +26,28 @@ pub struct Fault {
     pub causes: Vec<String>,
     /// What is wrong with the pipeline, place by place; then the message is not told.
     pub problems: Option<Problems>,
+    /// More for people, told before the message; and for programs, a field of the document.
+    pub detail: Option<(String, &'static str, Value)>,
 }
 
 impl Fault {
     /// The command line or what it names is wrong; nothing was done.
     pub fn wrong(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Wrong, message: message.into(), class: None, help: None, causes: Vec::new(), problems: None }
+        Self {
+            exit: Exit::Wrong,
+            message: message.into(),
+            class: None,
+            help: None,
+            causes: Vec::new(),
+            problems: None,
+            detail: None,
+        }
     }
 
     /// The world said no before anything was done.
     pub fn failure(failure: Failure) -> Self {
         let Failure { message, class, help, causes, .. } = failure;
-        Self { exit: Exit::Wrong, message, class: Some(class), help, causes, problems: None }
+        Self { exit: Exit::Wrong, message, class: Some(class), help, causes, problems: None, detail: None }
     }
 
     /// The pipeline is wrong; nothing was done.
@@ -71,7 +83,7 @@ impl Fault {
 
     /// The fault as data: the `error` of a `--json` document.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut document = json!({
             "error": {
                 "message": self.message,
                 "class": self.class,
@@ -80,7 +92,11 @@ impl Fault {
                 "problems": self.problems.as_ref().map(Problems::to_json).unwrap_or_else(|| json!([])),
                 "exit": self.exit.code(),
             }
-        })
+        });
+        if let Some((_, name, value)) = &self.detail {
+            document[*name] = value.clone();
+        }
+        document
     }
 
     /// Tells it, and gives the exit status.
@@ -101,7 +117,9 @@ impl Fault {
         if let Some(problems) = &self.problems {
             return problems.render(console::colors_enabled_stderr());
         }
-        failure_text(&self.message, &self.causes, self.class, self.help.as_deref())
+        let detail =
+            self.detail.as_ref().filter(|(text, ..)| !text.is_empty()).map(|(text, ..)| format!("{text}\n")).unwrap_or_default();
+        format!("{detail}{}", failure_text(&self.message, &self.causes, self.class, self.help.as_deref()))
     }
 }
 
@@ -130,6 +148,30 @@ pub fn failure_text(message: &str, causes: &[String], class: Option<ErrorClass>,
 impl From<StepError> for Fault {
     fn from(error: StepError) -> Self {
         Self::failure(error.to_failure())
+    }
+}
+
+impl From<ExecutorError> for Fault {
+    fn from(error: ExecutorError) -> Self {
+        let help = miette::Diagnostic::help(&error).map(|help| help.to_string());
+        let message = error.to_string();
+        match error {
+            ExecutorError::Journal(error) => error.into(),
+            ExecutorError::Problems(problems) => Self::problems(problems),
+            ExecutorError::Setup(failure) => Self::failure(*failure),
+            ExecutorError::Preflight(plan) => {
+                let data = serde_json::to_value(&plan).unwrap_or_default();
+                let text = report::plan::text(&plan, report::Style::default());
+                Self { help, detail: Some((text, "plan", data)), ..Self::wrong(message) }
+            }
+            ExecutorError::Edited(table) => {
+                let data = serde_json::to_value(&table).unwrap_or_default();
+                // `ferry resume --pipeline` has shown the table already.
+                Self { help, detail: Some((String::new(), "edit", data)), ..Self::wrong(message) }
+            }
+            ExecutorError::Interrupted { .. } => Self { help, ..Self::wrong(message).exit(Exit::Interrupted) },
+            _ => Self { help, ..Self::wrong(message) },
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl Graph {
         let definition = loaded.pipeline.definition();
         let states = match &self.run {
             None => States::new(),
-            Some(run) => graph::states_of(&super::project::read_run(&context.journal()?, run)?.1.engine),
+            Some(run) => graph::states_of(&super::project::read_run(&context.journal()?, run)?.1),
         };
         let format = match self.format {
             Format::Text => graph::Format::Text,

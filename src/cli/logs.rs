@@ -16,9 +16,11 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Show what the steps of a run wrote
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  ferry logs last\n  ferry logs last copy\n  ferry logs last -f\n  ferry logs last build --attempt 2\n\n\
+#[command(
+    after_long_help = "Examples:\n  ferry logs last\n  ferry logs last copy\n  ferry logs last -f\n  ferry logs last build --attempt 2\n\n\
     JSON lines: {\"step\", \"at\", \"attempt\", \"stream\": \"ferry|stdout|stderr\", \"text\"}\n\
-    Lines are in the order of their time; secrets are masked where they were written.")]
+    Lines are in the order of their time; secrets are masked where they were written."
+)]
 pub struct Logs {
     /// The run
     run: String,
@@ -57,7 +59,8 @@ impl Logs {
         loop {
             // Asked before reading: what is written up to the runner's end is then still read.
             let live = journal.holder(&run)?.is_some();
-            let files = log_files(&folder).map_err(|error| Fault::wrong(format!("cannot read the logs of run `{run}`")).cause(error))?;
+            let files =
+                log_files(&folder).map_err(|error| Fault::wrong(format!("cannot read the logs of run `{run}`")).cause(error))?;
             let mut lines = Vec::new();
             for file in files.iter().filter(|file| self.wants(&file.step)) {
                 lines.extend(read.more(file)?);
@@ -81,15 +84,13 @@ impl Logs {
 
     /// A step that never wrote has no file: whether it is a step says the journal.
     fn known(&self, journal: &Journal, run: &str, step: &str) -> Result<(), Fault> {
-        let (_, told) = super::project::read_run(journal, run)?;
-        if told.engine.step(&StepPath::from(step)).is_some() {
+        let (_, engine) = super::project::read_run(journal, run)?;
+        if engine.step(&StepPath::from(step)).is_some() {
             return Ok(());
         }
-        let near = nearest(step, told.engine.steps().map(|node| node.path.as_str()));
-        Err(Fault::wrong(format!("run `{run}` has no step `{step}`")).help(near.map_or_else(
-            || format!("`ferry show {run}` lists its steps"),
-            |near| format!("did you mean `{near}`?"),
-        )))
+        let near = nearest(step, engine.steps().map(|node| node.path.as_str()));
+        Err(Fault::wrong(format!("run `{run}` has no step `{step}`"))
+            .help(near.map_or_else(|| format!("`ferry show {run}` lists its steps"), |near| format!("did you mean `{near}`?"))))
     }
 
     fn show(&self, context: &Context, lines: &[Line]) -> Result<(), Fault> {
@@ -126,8 +127,9 @@ fn one_line_keeping_lead(text: &str) -> String {
 impl Read {
     fn more(&mut self, file: &LogFile) -> Result<Vec<Line>, Fault> {
         let from = self.files.entry(file.step.clone()).or_default();
-        let (lines, at) =
-            file.read(*from).map_err(|error| Fault::wrong(format!("cannot read the log of step `{}`", file.step)).cause(error))?;
+        let (lines, at) = file
+            .read(*from)
+            .map_err(|error| Fault::wrong(format!("cannot read the log of step `{}`", file.step)).cause(error))?;
         *from = at;
         Ok(lines.into_iter().map(|line| Line { step: file.step.clone(), line }).collect())
     }

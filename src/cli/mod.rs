@@ -5,21 +5,29 @@
 #![allow(clippy::needless_pass_by_value, reason = "a command consumes its parsed arguments")]
 
 mod approve;
+mod cancel;
 mod check;
 mod completions;
 mod doctor;
+mod drive;
 mod ending;
 mod exit;
 mod fault;
 mod graph;
 mod init;
 mod load;
+mod logs;
 mod ls;
 mod output;
+mod plan;
 mod project;
 mod reference;
+mod resume;
+mod rollback;
+mod run;
 mod runs;
 mod steps;
+mod sync;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -83,10 +91,17 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Check),
+    Plan(plan::Plan),
+    Run(run::Run),
+    Resume(resume::Resume),
+    Rollback(rollback::Rollback),
+    Cancel(cancel::Cancel),
     Approve(approve::Approve),
     Runs(runs::Runs),
+    Logs(logs::Logs),
     Graph(graph::Graph),
     Steps(steps::Steps),
+    Sync(sync::Sync),
     Ls(ls::Ls),
     Init(init::Init),
     Doctor(doctor::Doctor),
@@ -128,14 +143,21 @@ impl Context {
         }
         self.start_log();
         match command {
+            Command::Check(args) => args.run(self),
+            Command::Plan(args) => args.run(self),
+            Command::Run(args) => args.run(self),
+            Command::Resume(args) => args.run(self),
+            Command::Rollback(args) => args.run(self),
+            Command::Cancel(args) => args.run(self),
             Command::Approve(args) => args.run(self),
             Command::Runs(args) => args.run(self),
-            Command::Steps(args) => args.run(self),
-            Command::Check(args) => args.run(self),
-            Command::Doctor(args) => args.run(self),
+            Command::Logs(args) => args.run(self),
             Command::Graph(args) => args.run(self),
+            Command::Steps(args) => args.run(self),
+            Command::Sync(args) => args.run(self),
             Command::Ls(args) => args.run(self),
             Command::Init(args) => args.run(self),
+            Command::Doctor(args) => args.run(self),
             Command::Completions(args) => args.run(self),
         }
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Context, Fault};
 use crate::engine::Engine;
-use crate::journal::{Journal, JournalError, Record};
+use crate::executor::fold;
+use crate::journal::{Journal, JournalError};
 
 /// The folder in which a project keeps its runs.
 const FOLDER: &str = ".ferry";
@@ -95,23 +96,11 @@ fn keep_out_of_git(folder: &Path) {
     }
 }
 
-/// A run as its journal tells it.
-pub(super) struct Told {
-    /// Its events.
-    pub records: Vec<Record>,
-    /// The fold of them.
-    pub engine: Engine,
-}
-
-/// Reads a run: `text` is an id, a unique part of one, or `last`.
-pub(super) fn read_run(journal: &Journal, text: &str) -> Result<(String, Told), Fault> {
+/// The id and the state of a run: `text` is an id, a unique part of one, or `last`.
+pub(super) fn read_run(journal: &Journal, text: &str) -> Result<(String, Engine), Fault> {
     let run = journal.find_run(text)?;
-    let records = journal.records(&run)?;
-    let mut engine = Engine::new();
-    for record in &records {
-        engine.on(&record.event);
-    }
-    Ok((run, Told { records, engine }))
+    let engine = fold(&journal.records(&run)?);
+    Ok((run, engine))
 }
 
 impl From<JournalError> for Fault {

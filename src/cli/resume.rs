@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::drive::{Drive, Waiting};
-use super::{Context, Exit, Fault};
+use super::ending::Asked;
+use super::{Context, Exit, Fault, block_on, by};
 use crate::engine::{Accept, StepPath};
+use crate::executor::{self, Executor};
+use crate::report;
 
 /// Take a run up again: failed, paused, cancelled, waiting, or left by a dead runner
 ///
@@ -45,4 +50,45 @@ fn accept(text: &str) -> Result<(StepPath, Accept), String> {
         _ => return Err(wrong()),
     };
     Ok((StepPath::from(step), accept))
+}
+
+impl Resume {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
+        let registry = crate::steps::builtin();
+        let journal = context.journal_to_write()?;
+        let run = journal.find_run(&self.run)?;
+        let mut how = executor::Resume { until: self.until, pipeline: None, accept: self.accept.into_iter().collect() };
+        if let Some(file) = self.pipeline {
+            let loaded = context.load(&file, registry.catalogue())?;
+            let executor = Executor::new(journal.clone(), registry.clone(), by());
+            let mut table = block_on(executor.compare(&run, &file, &loaded))??;
+            for difference in &mut table.differences {
+                difference.accepted = how.accept.get(&difference.change.step).copied();
+            }
+            if context.out.json {
+                context.out.json_line(&json!({ "type": "edit", "table": table }))?;
+            } else {
+                context.out.note(&report::edit::text(&table));
+            }
+            let is_open = table.open().next().is_some();
+            if !is_open && !table.differences.is_empty() && !self.yes && context.can_ask() && !context.ask("go on with it?") {
+                return Err(Fault::wrong("nothing was done"));
+            }
+            how.pipeline = Some((file, loaded));
+        }
+        let drive = Drive::new(context, journal, registry).waiting(self.waiting);
+        let id = run.clone();
+        drive.carry(&run, Asked::Forward, async move |executor| executor.resume(&id, how).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_stands_behind_the_last_equals_sign() {
+        assert_eq!(accept("a[k=v]=undo-first"), Ok((StepPath::from("a[k=v]"), Accept::UndoFirst)));
+        assert!(accept("a=b").is_err() && accept("a").is_err());
+    }
 }

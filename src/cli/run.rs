@@ -6,9 +6,10 @@ use clap::ValueEnum;
 
 use super::drive::{Drive, Waiting};
 use super::load::Given;
-use super::{Context, Exit, Fault, ask};
+use super::{Context, Exit, Fault, block_on};
 use crate::engine::OnFailure;
-use crate::executor::NewRun;
+use crate::executor::{self, NewRun};
+use crate::report;
 
 /// Run a pipeline
 ///
@@ -65,18 +66,17 @@ impl Run {
             Policy::Stop => OnFailure::Stop,
             Policy::Rollback => OnFailure::Rollback,
         });
-        let journal = context.journal_for(&self.file)?;
-        let drive = Drive::new(context, journal, registry).waiting(self.waiting);
         if !self.yes && context.can_ask() {
-            let plan = drive.plan(&new)?;
-            context.out.note(&crate::report::plan::text(&plan));
+            let plan = block_on(executor::plan(&registry, &new.path, &new.loaded, &new.inputs))??;
+            context.out.note(&report::plan::text(&plan, context.out.style()));
             if plan.blocking().next().is_some() {
                 return Err(Fault::said(Exit::Wrong));
             }
-            if !ask("start?") {
+            if !context.ask("start?") {
                 return Err(Fault::wrong("nothing was started"));
             }
         }
-        drive.start(new)
+        let journal = context.journal_for(&self.file)?;
+        Drive::new(context, journal, registry).waiting(self.waiting).start(new)
     }
 }

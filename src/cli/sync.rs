@@ -14,11 +14,13 @@ const NAME: &str = "sync.yaml";
 
 /// Copy what differs from one place to another, as a run of one `object.sync` step
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "A place is a directory or a URL: `./data`, `s3://bucket/prefix/`, `azblob://container/`, `gs://bucket/`,\n\
+#[command(
+    after_long_help = "A place is a directory or a URL: `./data`, `s3://bucket/prefix/`, `azblob://container/`, `gs://bucket/`,\n\
     `sftp://user@host/path`. Options of a store go behind `?`: `s3://b/?endpoint=http://127.0.0.1:9000&region=eu-west-1`.\n\
     Credentials come from where the provider's own tools look; two sets of keys need a pipeline with two `stores`.\n\n\
     Examples:\n  ferry sync ./uploads s3://acme-uploads/2026/\n  ferry sync s3://old/ gs://new/ --exclude '**/*.tmp'\n  \
-    ferry resume last\n\nJSON: as `ferry run`.")]
+    ferry resume last\n\nJSON: as `ferry run`."
+)]
 pub struct Sync {
     /// Where the objects are
     from: String,
@@ -109,9 +111,9 @@ pub(super) fn refuse_credentials(place: &str) -> Result<(), Fault> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let authority = rest.split('/').next().unwrap_or_default();
     let password = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
-    let key = url::form_urlencoded::parse(query.as_bytes()).map(|(key, _)| key.to_lowercase()).find(|key| {
-        ["secret", "password", "token", "account_key", "credential"].iter().any(|word| key.contains(word))
-    });
+    let key = url::form_urlencoded::parse(query.as_bytes())
+        .map(|(key, _)| key.to_lowercase())
+        .find(|key| ["secret", "password", "token", "account_key", "credential"].iter().any(|word| key.contains(word)));
     if !password && key.is_none() {
         return Ok(());
     }

@@ -67,7 +67,8 @@ impl Observer for JsonLines {
 
 /// A reader that has gone away is no reason to stop a run.
 fn write(line: &Line<'_>) {
-    let text = serde_json::to_string(line).unwrap_or_else(|error| json!({ "type": "error", "message": error.to_string() }).to_string());
+    let text =
+        serde_json::to_string(line).unwrap_or_else(|error| json!({ "type": "error", "message": error.to_string() }).to_string());
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{text}");
     let _ = out.flush();

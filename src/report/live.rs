@@ -33,10 +33,10 @@ pub struct Answer {
 /// Where answers go.
 pub type Answers = Box<dyn Fn(Answer) + Send>;
 
-/// The live view. Drop it when the run is over: it cleans the screen.
+/// The live view.
 pub struct Live {
     shared: Arc<Shared>,
-    ticker: Option<JoinHandle<()>>,
+    ticker: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -98,14 +98,16 @@ impl Live {
             }
         });
         // A machine that gives no thread still gives a run; the view is then drawn with each event only.
-        Self { shared, ticker: ticker.ok() }
+        Self { shared, ticker: Mutex::new(ticker.ok()) }
     }
 }
 
-impl Drop for Live {
-    fn drop(&mut self) {
+impl Live {
+    /// Cleans the screen for what follows. Nothing is drawn any more.
+    pub fn finish(&self) {
         self.shared.is_over.store(true, Ordering::Release);
-        if let Some(ticker) = self.ticker.take() {
+        let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ticker) = ticker {
             ticker.thread().unpark();
             let _ = ticker.join();
         }
@@ -115,6 +117,12 @@ impl Drop for Live {
             bar.finish_and_clear();
         }
         let _ = inner.multi.clear();
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

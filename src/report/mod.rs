@@ -1,9 +1,14 @@
 //! Shows: listens to events and reads journals.
 
 pub mod diff;
+pub mod edit;
 pub(crate) mod escape;
 pub mod graph;
 pub mod history;
+pub mod jsonl;
+pub mod live;
+pub mod plain;
+pub mod plan;
 #[cfg(test)]
 mod sample;
 pub(crate) mod screen;
