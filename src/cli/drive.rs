@@ -14,6 +14,7 @@ use crate::journal::{Journal, JournalError, Request};
 use crate::report::jsonl::JsonLines;
 use crate::report::live::{Answer, Answers, Live};
 use crate::report::plain::Plain;
+use crate::secret::{map_strings, unmarked};
 use crate::steps::Registry;
 
 /// How often a run that another process carries on is looked at.
@@ -88,6 +89,7 @@ impl<'a> Drive<'a> {
             }),
             _ => Value::Null,
         };
+        let outputs = map_strings(&outputs, &|text| unmarked(text).into_owned());
         if out.json {
             out.json_line(&ending::document(&engine, exit, &outputs))?;
         } else {
