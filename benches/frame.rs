@@ -63,7 +63,8 @@ fn main() {
             version.theirs.push(quiet("true", &[]));
         }
     }
-    let mut table = String::from("| what | aim | median | peer | its median | ratio | |\n| --- | --- | --- | --- | --- | --- | --- |\n");
+    let mut table =
+        String::from("| what | aim | median | peer | its median | ratio | |\n| --- | --- | --- | --- | --- | --- | --- |\n");
     for mut row in [run, fold, check, version] {
         let (ours, theirs) = (median(&mut row.ours), median(&mut row.theirs));
         let (what, aim, peer, note) = (row.what, row.aim, row.peer, &row.note);

@@ -8,6 +8,8 @@ mod catalogue;
 mod codes;
 #[path = "problems/hostile.rs"]
 mod hostile;
+#[path = "problems/language.rs"]
+mod language;
 #[path = "problems/meaning.rs"]
 mod meaning;
 

@@ -154,6 +154,11 @@ enum Kind {
     },
 }
 
+/// How each helper is written.
+pub(crate) fn helpers() -> impl Iterator<Item = &'static str> {
+    functions::FUNCTIONS.iter().map(|function| function.usage)
+}
+
 impl Template {
     /// Reads a scalar. Everything that can be known without values is found here: braces, blocks, helpers' names and
     /// how many arguments they take. Whether names exist is for the caller to check (`names`).
