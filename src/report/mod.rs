@@ -1,4 +1,7 @@
 //! Shows: listens to events and reads journals.
+//!
+//! In: a run's records, or its events as they come. Out: text, JSON, pictures. Never here: a decision about the run, a
+//! secret, a word that the journal does not bear out.
 
 pub mod diff;
 pub mod edit;
