@@ -8,6 +8,7 @@ mod approve;
 mod cancel;
 mod check;
 mod completions;
+mod diff;
 mod doctor;
 mod drive;
 mod ending;
@@ -26,8 +27,10 @@ mod resume;
 mod rollback;
 mod run;
 mod runs;
+mod show;
 mod steps;
 mod sync;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -97,7 +100,10 @@ enum Command {
     Rollback(rollback::Rollback),
     Cancel(cancel::Cancel),
     Approve(approve::Approve),
+    Why(why::Why),
+    Diff(diff::Diff),
     Runs(runs::Runs),
+    Show(show::Show),
     Logs(logs::Logs),
     Graph(graph::Graph),
     Steps(steps::Steps),
@@ -150,6 +156,9 @@ impl Context {
             Command::Rollback(args) => args.run(self),
             Command::Cancel(args) => args.run(self),
             Command::Approve(args) => args.run(self),
+            Command::Why(args) => args.run(self),
+            Command::Diff(args) => args.run(self),
+            Command::Show(args) => args.run(self),
             Command::Runs(args) => args.run(self),
             Command::Logs(args) => args.run(self),
             Command::Graph(args) => args.run(self),
@@ -204,9 +213,18 @@ fn wrong_command_line(error: &clap::Error, args: &[OsString]) -> Exit {
 
 /// Who is at the keyboard: `user@host`.
 fn by() -> String {
-    let name = ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|variable| std::env::var(variable).ok());
+    let named = ["USER", "LOGNAME"].into_iter().filter_map(|variable| std::env::var(variable).ok()).find(|name| !name.is_empty());
     let host = hostname::get().map_or_else(|_| "?".to_owned(), |host| host.to_string_lossy().into_owned());
-    format!("{}@{host}", name.filter(|name| !name.is_empty()).as_deref().unwrap_or("?"))
+    format!("{}@{host}", named.or_else(account).as_deref().unwrap_or("?"))
+}
+
+/// The name of the account that this process runs under, where no variable says it: in containers and services.
+fn account() -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let account = accounts.lines().find(|line| line.split(':').nth(2) == Some(id.as_str()))?;
+    account.split(':').next().map(str::to_owned)
 }
 
 /// Runs a future to its end. Only commands that need one start a runtime: `ferry --version` does not pay for it.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{Context, Fault};
 use crate::engine::Engine;
 use crate::executor::fold;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Record};
+use crate::report::history::History;
 
 /// The folder in which a project keeps its runs.
 const FOLDER: &str = ".ferry";
@@ -101,6 +102,15 @@ pub(super) fn read_run(journal: &Journal, text: &str) -> Result<(String, Engine)
     let run = journal.find_run(text)?;
     let engine = fold(&journal.records(&run)?);
     Ok((run, engine))
+}
+
+/// The records and the story of a run, named as for [`read_run`].
+pub(super) fn read_history(journal: &Journal, text: &str) -> Result<(Vec<Record>, History), Fault> {
+    let run = journal.find_run(text)?;
+    let is_live = journal.holder(&run)?.is_some();
+    let records = journal.records(&run)?;
+    let history = History::of(&records, is_live);
+    Ok((records, history))
 }
 
 impl From<JournalError> for Fault {

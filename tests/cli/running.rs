@@ -248,3 +248,84 @@ fn runs_live_at_the_top_of_the_repository_out_of_its_way() {
     let ran = Bench::new().run(&["runs"]).exits(2);
     assert!(ran.stderr.contains("no journal"), "{ran:?}");
 }
+
+#[test]
+fn a_run_is_explained_and_compared() {
+    let bench = Bench::new();
+    bench.write("failing.yaml", &failing("stop", "rm -f made.txt"));
+    bench.run(&["run", "failing.yaml"]).exits(1);
+    bench.run(&["run", "failing.yaml", "--until", "made"]).exits(0);
+    let runs = bench.run(&["runs", "--json"]).exits(0).json();
+    let first = runs["runs"][1]["id"].as_str().expect("an id").to_owned();
+    let shown = bench.run(&["show", &first]).exits(0).stdout;
+    assert!(shown.contains("broken") && shown.contains("failed"), "{shown}");
+    let document = bench.run(&["show", &first, "--json"]).exits(0).json();
+    assert_eq!((&document["status"], &document["is_live"]), (&"failed".into(), &false.into()));
+    let why = bench.run(&["why", &first, "broken", "--json"]).exits(0).json();
+    assert!(why["answer"].as_str().is_some_and(|answer| answer.contains("broken")), "{why}");
+    let ran = bench.run(&["why", &first, "brokn"]).exits(2);
+    assert!(ran.stderr.contains("did you mean `broken`"), "{ran:?}");
+    let diff = bench.run(&["diff", &first, "last", "--json"]).exits(0).json();
+    assert!(diff["steps"].as_array().is_some_and(|steps| steps.iter().any(|step| step["step"] == "broken")), "{diff}");
+    bench.run(&["show", "zzz"]).exits(2);
+}
+
+#[test]
+fn what_steps_write_is_kept_for_logs() {
+    let bench = Bench::new();
+    bench.write(
+        "talks.yaml",
+        "steps:\n  - id: one\n    uses: command\n    with: { run: 'echo out; echo err >&2' }\n  \
+         - id: two\n    uses: command\n    needs: [one]\n    with: { run: 'echo second' }\n",
+    );
+    bench.run(&["run", "talks.yaml"]).exits(0);
+    let all = bench.run(&["logs", "last"]).exits(0).stdout;
+    assert!(all.contains("out") && all.contains("err") && all.contains("second"), "{all}");
+    let one = lines(&bench.run(&["logs", "last", "one", "--json"]).exits(0).stdout);
+    assert!(one.iter().any(|line| line["stream"] == "stderr" && line["text"] == "err"), "{one:?}");
+    assert!(one.iter().all(|line| line["step"] == "one"), "{one:?}");
+    bench.run(&["logs", "last", "three"]).exits(2);
+    bench.run(&["logs", "last", "-f"]).exits(0);
+}
+
+#[test]
+fn a_rollback_is_shown_before_it_is_done() {
+    let bench = Bench::new();
+    bench.write("failing.yaml", &failing("stop", "rm -f made.txt"));
+    bench.run(&["run", "failing.yaml"]).exits(1);
+    let ran = bench.run(&["rollback", "last", "--plan"]).exits(0);
+    assert!(ran.stdout.contains("made"), "{ran:?}");
+    let plan = bench.run(&["rollback", "last", "--plan", "--json"]).exits(0).json();
+    assert_eq!(plan["past_pivot"], false);
+    assert!(bench.path("made.txt").exists(), "a plan undoes nothing");
+    assert_eq!(status(&bench), "failed");
+}
+
+#[test]
+fn an_edited_pipeline_is_refused_by_name_until_it_is_said_what_is_meant() {
+    let bench = Bench::new();
+    let text = failing("stop", "rm -f made.txt");
+    bench.write("failing.yaml", &text);
+    bench.run(&["run", "failing.yaml"]).exits(1);
+    let edited = text.replace("echo made", "echo other").replace("exit 3", "true");
+    bench.write("failing.yaml", &edited);
+    let ran = bench.run(&["resume", "last", "--pipeline", "failing.yaml"]).exits(2);
+    assert!(ran.stderr.contains("--accept made=") && ran.stderr.contains("echo other"), "{ran:?}");
+    bench.run(&["resume", "last", "--pipeline", "failing.yaml", "--accept", "made=keep"]).exits(0);
+    assert_eq!(std::fs::read_to_string(bench.path("made.txt")).expect("it was made"), "made\n");
+}
+
+#[test]
+fn one_sync_is_a_run_like_any_other() {
+    let bench = Bench::new();
+    bench.write("data/a.txt", "a");
+    bench.write("data/b.tmp", "b");
+    bench.run(&["sync", "./data", "./copy", "--exclude", "*.tmp"]).exits(0);
+    assert!(bench.path("copy/a.txt").exists() && !bench.path("copy/b.tmp").exists());
+    let listed = lines(&bench.run(&["ls", "./copy", "--json"]).exits(0).stdout);
+    assert_eq!((&listed[0]["key"], &listed[1]["objects"]), (&"a.txt".into(), &1.into()));
+    bench.run(&["rollback", "last"]).exits(0);
+    assert!(!bench.path("copy/a.txt").exists());
+    let ran = bench.run(&["sync", "s3://b/?secret_access_key=x", "./copy"]).exits(2);
+    assert!(ran.stderr.contains("journal") && !ran.stderr.contains("=x"), "{ran:?}");
+}
