@@ -87,7 +87,7 @@ impl Engine {
         self.reopen_groups();
         self.hold_back();
         self.recount();
-        self.wait_for_backgrounds();
+        self.wait_again(&self.root.clone());
         self.admit_all();
         self.undo_before_rerun();
         for ix in self.walk(&self.root.clone()).into_iter().rev() {
@@ -95,9 +95,10 @@ impl Engine {
         }
     }
 
-    /// The background steps died with their runner: what was about to start waits until they serve again.
-    fn wait_for_backgrounds(&mut self) {
-        for ix in self.walk(&self.root.clone()) {
+    /// The background steps died with their runner, and tolerated failures are tried again: what was about to start waits
+    /// for them again.
+    fn wait_again(&mut self, list: &[Ix]) {
+        for ix in self.walk(list) {
             let is_on_its_way = self.graph[ix].occupies_group()
                 && !self.graph[ix].state.is_undo()
                 && !matches!(self.graph[ix].state, State::Running | State::Open);
@@ -125,6 +126,7 @@ impl Engine {
             }
         }
         self.recount();
+        self.wait_again(&self.finally.clone());
         self.admit_all();
     }
 
