@@ -90,9 +90,9 @@ impl Work {
     /// What the step sees of the world, as the journal keeps it.
     pub(super) async fn inspect(&self) -> Result<Value, Failure> {
         let step = self.make(&self.config)?;
-        let (signals, stop) = (self.signals(), self.cancel.child_token());
-        let context = self.context(&signals, &stop);
-        let end = self.limits(&stop, &signals).guard(step.inspect(&context)).await;
+        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let context = self.context(&signals, &told);
+        let end = self.limits(&told, &signals).guard(step.inspect(&context)).await;
         signals.finish();
         let seen = match end {
             End::Done(Ok(seen)) => seen,
@@ -151,9 +151,9 @@ impl Work {
             Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed { failure },
         };
-        let (signals, stop) = (self.signals(), self.cancel.child_token());
-        let context = self.context(&signals, &stop);
-        let end = self.limits(&stop, &signals).guard(step.run(&context, &before)).await;
+        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let context = self.context(&signals, &told);
+        let end = self.limits(&told, &signals).guard(step.run(&context, &before)).await;
         signals.finish();
         match end {
             End::Done(Ok(output)) => self.succeeded(&output, signals.warnings()),
@@ -200,8 +200,8 @@ impl Work {
             Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed { failure },
         };
-        let (signals, stop) = (self.signals(), self.cancel.child_token());
-        let context = self.context(&signals, &stop);
+        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let context = self.context(&signals, &told);
         let work = async {
             if custom.is_none() {
                 return step.undo(&context, &before).await;
@@ -209,7 +209,7 @@ impl Work {
             let seen = step.inspect(&context).await?;
             step.run(&context, &seen).await.map(drop)
         };
-        let end = self.limits(&stop, &signals).guard(work).await;
+        let end = self.limits(&told, &signals).guard(work).await;
         signals.finish();
         match end {
             End::Done(Ok(())) => Outcome::Succeeded { output: Value::Null, warnings: signals.warnings() },

@@ -146,7 +146,6 @@ impl Loop {
         });
     }
 
-    #[expect(clippy::type_complexity, reason = "three parts of one answer, taken apart at once")]
     fn render_resolution(&self, node: &Node, level: &Level) -> Result<(Rendered, Value, Option<Arc<Pipeline>>), Failure> {
         let spec = spec_of(level, &node.path)?;
         let part = if node.each.is_some() { Part::Instance } else { Part::Step };

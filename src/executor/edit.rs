@@ -98,8 +98,8 @@ impl Executor {
             .filter(|node| !node.is_orphan && is_changed(session, engine, node, &old, new))
             .map(|node| node.path.clone())
             .collect();
-        let changes = compare(engine, &new.definition(), &changed);
-        let differences = changes.into_iter().map(|change| {
+        let found = compare(engine, &new.definition(), &changed);
+        let differences = found.into_iter().map(|change| {
             let node = engine.step(&change.step);
             let resolved = node.filter(|node| node.state == State::Succeeded).and_then(|node| node.inspections.last());
             let (was, becomes) = match (resolved, node.and_then(|node| resolve_now(session, engine, node))) {

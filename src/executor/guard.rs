@@ -69,7 +69,7 @@ impl Limits<'_> {
                 if idle >= limit {
                     return;
                 }
-                tokio::time::sleep(limit - idle).await;
+                tokio::time::sleep(limit.saturating_sub(idle)).await;
             }
         };
         tokio::select! {

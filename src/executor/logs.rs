@@ -133,10 +133,9 @@ pub(super) fn folder_name(step: &StepPath) -> String {
     if name.len() <= LONGEST_NAME && !name.starts_with('.') {
         return name;
     }
-    let digest = Sha256::digest(step.as_str());
-    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digest = format!("{:x}", Sha256::digest(step.as_str()));
     let cut = (0..=LONGEST_NAME - 20).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
-    format!("~{}~{digest}", &name[..cut.min(name.len())])
+    format!("~{}~{}", &name[..cut.min(name.len())], &digest[..16])
 }
 
 /// A line of a step's log.

@@ -17,7 +17,7 @@ use crate::pipeline::SecretSpec;
 use crate::secret::mark;
 
 /// A command that asks a person or hangs must not hold up a run for ever.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 
 /// Loads a pipeline's secrets and gives their marks by name. One that cannot be had is remembered: the steps that need
 /// it fail with the reason, and nothing else does.

@@ -183,12 +183,11 @@ impl Executor {
         let session = Arc::new(Session::of_run(self, &run, taken.started_at, &taken.document));
         let entered = async {
             let own;
-            let loaded = match edited {
-                Some(loaded) => loaded,
-                None => {
-                    own = taken.document.load(self.registry.catalogue())?;
-                    &own
-                }
+            let loaded = if let Some(loaded) = edited {
+                loaded
+            } else {
+                own = taken.document.load(self.registry.catalogue())?;
+                &own
             };
             self.enter(&session, &taken.engine, loaded, &taken.document).await?;
             // What was asked of an earlier runner is over. Answers of people stay good.

@@ -41,7 +41,7 @@ impl Journal {
         let (path, run, token) = (self.path(), lease.run().to_owned(), lease.token());
         let first = self
             .write(move |connection| {
-                let of = |error| JournalError::of(&path, error);
+                let of = |error: rusqlite::Error| JournalError::of(&path, &error);
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(of)?;
                 // Inside the transaction: whoever takes the run over does so before this batch or after it.
                 if !lease::check(&transaction, &run, token).map_err(of)? {

@@ -149,23 +149,24 @@ pub enum JournalError {
 
 impl JournalError {
     /// What SQLite said about this database, in our words.
-    pub(super) fn of(path: &Path, error: rusqlite::Error) -> Self {
+    pub(super) fn of(path: &Path, error: &rusqlite::Error) -> Self {
         let path = path.to_owned();
         let code = error.sqlite_error_code();
         let why = error.to_string();
         match code {
             Some(ErrorCode::DiskFull) => Self::Full { path },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path },
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Self::Unwritable { path, why },
-            // A write beyond what the disk or a quota gives may come back as a short write rather than as "full".
-            Some(ErrorCode::SystemIoFailure) => Self::Unwritable { path, why },
+            // A write beyond what the disk or a quota gives may come back as a failed write rather than as "full".
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::SystemIoFailure) => {
+                Self::Unwritable { path, why }
+            }
             Some(ErrorCode::NotADatabase) => Self::Damaged { path, what: "it is not a database".to_owned() },
             _ => Self::Damaged { path, what: why },
         }
     }
 
     /// The same, for a file opened for reading.
-    pub(super) fn of_reading(path: &Path, error: rusqlite::Error) -> Self {
+    pub(super) fn of_reading(path: &Path, error: &rusqlite::Error) -> Self {
         match Self::of(path, error) {
             Self::Unwritable { path, why } => Self::Unreadable { path, why },
             other => other,

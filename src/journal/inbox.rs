@@ -59,7 +59,7 @@ impl Journal {
         self.write(move |connection| {
             connection
                 .execute("INSERT INTO inbox (run, at, json) VALUES (?1, ?2, ?3)", (&run, now.as_microsecond(), &json))
-                .map_err(|error| JournalError::of(&path, error))?;
+                .map_err(|error| JournalError::of(&path, &error))?;
             Ok(())
         })
         .await
@@ -81,11 +81,11 @@ impl Journal {
             }
             Ok(letters)
         };
-        list().map_err(|error| JournalError::of_reading(&self.path(), error))
+        list().map_err(|error| JournalError::of_reading(&self.path(), &error))
     }
 
     /// Changes whenever any connection but this journal's reading one has written: cheap to ask often.
     pub fn version(&self) -> Result<i64, JournalError> {
-        self.reader().query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(|error| self.failed(error))
+        self.reader().query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(|error| self.failed(&error))
     }
 }

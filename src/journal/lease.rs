@@ -38,20 +38,20 @@ impl Journal {
         let holder = Holder::here(by);
         let session = Session::of(&holder);
         let text = serde_json::to_string(&holder).expect("a holder is plain data");
-        let taken = run.clone();
+        let wanted = run.clone();
         let token = self
             .write(move |connection| {
-                let of = |error| JournalError::of(&path, error);
+                let of = |error: rusqlite::Error| JournalError::of(&path, &error);
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(of)?;
-                if let Some((holder, since)) = holder_of(&transaction, &taken, now).map_err(of)? {
-                    return Err(JournalError::Held { run: taken, holder: Box::new(holder), since });
+                if let Some((holder, since)) = holder_of(&transaction, &wanted, now).map_err(of)? {
+                    return Err(JournalError::Held { run: wanted, holder: Box::new(holder), since });
                 }
                 let token: i64 = transaction
                     .query_row(
                         "INSERT INTO leases (run, token, holder, since, renewed, expires) VALUES (?1, 1, ?2, ?3, ?3, ?4)
                          ON CONFLICT (run) DO UPDATE SET token = token + 1, holder = ?2, since = ?3, renewed = ?3, expires = ?4
                          RETURNING token",
-                        (&taken, &text, now.as_microsecond(), expiry(now)),
+                        (&wanted, &text, now.as_microsecond(), expiry(now)),
                         |row| row.get(0),
                     )
                     .map_err(of)?;
@@ -66,7 +66,7 @@ impl Journal {
     pub async fn renew(&self, lease: &Lease) -> Result<(), JournalError> {
         let (now, path, run, token) = (self.now(), self.path(), lease.run.clone(), lease.token);
         self.write(move |connection| {
-            let of = |error| JournalError::of(&path, error);
+            let of = |error: rusqlite::Error| JournalError::of(&path, &error);
             let renewed = connection
                 .execute(
                     "UPDATE leases SET renewed = ?1, expires = ?2 WHERE run = ?3 AND token = ?4",
@@ -84,7 +84,7 @@ impl Journal {
         self.write(move |connection| {
             connection
                 .execute("UPDATE leases SET holder = NULL WHERE run = ?1 AND token = ?2", (&run, token))
-                .map_err(|error| JournalError::of(&path, error))?;
+                .map_err(|error| JournalError::of(&path, &error))?;
             Ok(())
         })
         .await
@@ -92,7 +92,7 @@ impl Journal {
 
     /// The living runner of a run, and since when it holds it.
     pub fn holder(&self, run: &str) -> Result<Option<(Holder, Timestamp)>, JournalError> {
-        holder_of(&self.reader(), run, self.now()).map_err(|error| self.failed(error))
+        holder_of(&self.reader(), run, self.now()).map_err(|error| self.failed(&error))
     }
 }
 

@@ -49,7 +49,7 @@ impl Journal {
         let (now, path, run, token) = (self.now(), self.path(), lease.run().to_owned(), lease.token());
         let (step, name) = (step.clone(), name.to_owned());
         self.write(move |connection| {
-            let of = |error| JournalError::of(&path, error);
+            let of = |error: rusqlite::Error| JournalError::of(&path, &error);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(of)?;
             if !lease::check(&transaction, &run, token).map_err(of)? {
                 return Err(JournalError::Fenced { run });
@@ -78,7 +78,7 @@ impl Journal {
         self.write(move |connection| {
             connection
                 .execute("DELETE FROM locks WHERE name = ?1 AND run = ?2 AND step = ?3", (&name, &run, step.as_str()))
-                .map_err(|error| JournalError::of(&path, error))?;
+                .map_err(|error| JournalError::of(&path, &error))?;
             Ok(())
         })
         .await
@@ -97,7 +97,7 @@ impl Journal {
             }
             Ok(locks)
         };
-        list().map_err(|error| JournalError::of_reading(&self.path(), error))
+        list().map_err(|error| JournalError::of_reading(&self.path(), &error))
     }
 }
 

@@ -139,7 +139,7 @@ impl Journal {
     }
 
     /// The error of a statement, told with the file's path.
-    fn failed(&self, error: rusqlite::Error) -> JournalError {
+    fn failed(&self, error: &rusqlite::Error) -> JournalError {
         JournalError::of(&self.path(), error)
     }
 }

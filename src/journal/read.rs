@@ -67,7 +67,7 @@ impl Journal {
             }
             Ok(runs)
         };
-        list().map_err(|error| JournalError::of_reading(&self.path(), error))
+        list().map_err(|error| JournalError::of_reading(&self.path(), &error))
     }
 
     /// The summary of one run.
@@ -109,7 +109,7 @@ impl Journal {
     /// The events of a run behind this number.
     pub fn records_after(&self, run: &str, after: u64) -> Result<Vec<Record>, JournalError> {
         let path = self.path();
-        let of = |error| JournalError::of_reading(&path, error);
+        let of = |error: rusqlite::Error| JournalError::of_reading(&path, &error);
         let damaged = |seq: u64, what: String| JournalError::Damaged {
             path: path.clone(),
             what: format!("event {seq} of run `{run}` {what}"),

@@ -66,7 +66,7 @@ pub(super) fn open(dir: &Path, max_size: Option<u64>) -> Result<Connection, Jour
     let path = dir.join(FILE);
     create_folder(dir)?;
     refuse_emptied(&path)?;
-    let of = |error| JournalError::of(&path, error);
+    let of = |error: rusqlite::Error| JournalError::of(&path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&path, flags).map_err(of)?;
     connection.busy_timeout(PATIENCE).map_err(of)?;
@@ -96,7 +96,7 @@ pub(super) fn open_reader(dir: &Path) -> Result<Connection, JournalError> {
         return Err(JournalError::Missing { dir: dir.to_owned() });
     }
     refuse_emptied(&path)?;
-    let of = |error| JournalError::of_reading(&path, error);
+    let of = |error: rusqlite::Error| JournalError::of_reading(&path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let attempt = |path: &Path| -> Result<(Connection, Found), JournalError> {
         let connection = Connection::open_with_flags(path, flags).map_err(of)?;
@@ -143,7 +143,7 @@ fn immutable(path: &Path) -> PathBuf {
 
 /// Says whose file it is. Reads only.
 fn identify(connection: &Connection, path: &Path) -> Result<Found, JournalError> {
-    let of = |error| JournalError::of(path, error);
+    let of = |error: rusqlite::Error| JournalError::of(path, &error);
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(of);
     let application = number("application_id")?;
     let version = number("user_version")?;
@@ -161,7 +161,7 @@ fn identify(connection: &Connection, path: &Path) -> Result<Found, JournalError>
 }
 
 fn create(connection: &mut Connection, path: &Path) -> Result<(), JournalError> {
-    let of = |error| JournalError::of(path, error);
+    let of = |error: rusqlite::Error| JournalError::of(path, &error);
     // Two processes may both have found nothing: the second waits here, looks again and finds the tables.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(of)?;
     if matches!(identify(&transaction, path)?, Found::Empty) {

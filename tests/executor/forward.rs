@@ -268,8 +268,8 @@ steps:
 #[tokio::test]
 async fn steps_that_work_in_parallel_share_their_transactions() {
     let lab = Lab::new();
-    let steps: String = (0..200).map(|n| format!("  - {{ id: s{n}, uses: test.act }}\n")).collect();
-    let (run, status) = lab.run(&format!("max_parallel: 50\nsteps:\n{steps}")).await;
+    let steps: Vec<String> = (0..200).map(|n| format!("  - {{ id: s{n}, uses: test.act }}")).collect();
+    let (run, status) = lab.run(&format!("max_parallel: 50\nsteps:\n{}", steps.join("\n"))).await;
     assert_eq!(status, RunStatus::Succeeded);
     let (events, commits) = (lab.records(&run).len() as u64, lab.executor.journal.commits());
     assert!(events > 600 && commits * 4 < events, "{events} events in {commits} transactions");

@@ -214,7 +214,7 @@ impl Lab {
         self.write("p.yaml", &format!("defaults: {{ retry: {{ attempts: 3, initial: 1ms, max: 2ms }} }}\n{text}"));
         match pipeline::load(&self.path("p.yaml"), &Disk, self.executor.registry.catalogue()) {
             Ok(loaded) => loaded,
-            Err(problems) => panic!("{}", problems.iter().map(|p| format!("{}: {:?}\n", p.message, p.help)).collect::<String>()),
+            Err(problems) => panic!("{}", problems.render(false)),
         }
     }
 

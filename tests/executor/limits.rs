@@ -73,10 +73,12 @@ async fn a_journal_that_cannot_be_written_ends_the_run_and_what_is_at_work() {
     let options = OpenOptions { max_size: Some(130 * 4096), ..OpenOptions::default() };
     let journal = Journal::open_with(temp.path().join(".ferry"), options).expect("the tables fit");
     let lab = Lab::on(temp, journal);
-    let long: String =
-        (0..60).map(|n| format!("  - {{ id: s{n}, uses: test.act, with: {{ output: {} }} }}\n", "z".repeat(3000))).collect();
-    let (run, session) =
-        lab.spawn(&format!("steps:\n  - {{ id: long, uses: test.act, with: {{ waits_for: go, is_deaf: true }} }}\n{long}"));
+    let long: Vec<String> =
+        (0..60).map(|n| format!("  - {{ id: s{n}, uses: test.act, with: {{ output: {} }} }}", "z".repeat(3000))).collect();
+    let (run, session) = lab.spawn(&format!(
+        "steps:\n  - {{ id: long, uses: test.act, with: {{ waits_for: go, is_deaf: true }} }}\n{}",
+        long.join("\n")
+    ));
     let error = session.await.expect("no panic").expect_err("the journal is full");
     assert!(matches!(error, ExecutorError::Journal(JournalError::Full { .. })), "{error:?}");
     // What was at work is gone: it does not see the file that it waits for.
