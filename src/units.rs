@@ -163,7 +163,7 @@ impl fmt::Display for Span {
 
 /// A unit travels as the text a person writes; a size may also be a plain number of bytes.
 macro_rules! travels_as_text {
-    ($name:ident, $title:literal, $wanted:expr, $examples:expr, $exact:expr) => {
+    ($name:ident, $title:literal, $types:expr, $wanted:expr, $examples:expr, $exact:expr) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let exact: fn(&$name) -> String = $exact;
@@ -194,15 +194,15 @@ macro_rules! travels_as_text {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "integer"], "format": $title, "description": $wanted, "examples": $examples })
+                json_schema!({ "type": $types, "format": $title, "description": $wanted, "examples": $examples })
             }
         }
     };
 }
 
-travels_as_text!(ByteSize, "bytes", SIZE, ["512KiB", "1.5GB"], |size| size.0.to_string());
-travels_as_text!(Rate, "rate", RATE, ["200MB/s"], |rate| format!("{}B/s", rate.0));
-travels_as_text!(Span, "duration", TIME, ["90s", "2h30m"], |span| {
+travels_as_text!(ByteSize, "bytes", ["string", "integer"], SIZE, ["512KiB", "1.5GB"], |size| size.0.to_string());
+travels_as_text!(Rate, "rate", "string", RATE, ["200MB/s"], |rate| format!("{}B/s", rate.0));
+travels_as_text!(Span, "duration", "string", TIME, ["90s", "2h30m"], |span| {
     let nanos = span.0.as_nanos();
     if nanos.is_multiple_of(1_000_000_000) {
         format!("{}s", span.0.as_secs())

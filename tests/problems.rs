@@ -48,6 +48,13 @@ pub fn check_with(text: impl Into<Vec<u8>>, others: &[(&str, &str)]) -> Result<L
     load(Path::new("pipeline.yaml"), &files, &catalogue::catalogue())
 }
 
+/// Checks `pipeline.yaml` against another catalogue.
+pub fn check_as(catalogue: &ferry::catalogue::Catalogue, text: &str) -> Result<Loaded, Problems> {
+    let mut files = Memory::default();
+    files.0.insert("pipeline.yaml".to_owned(), text.into());
+    load(Path::new("pipeline.yaml"), &files, catalogue)
+}
+
 /// Checks `pipeline.yaml`.
 pub fn check(text: impl Into<Vec<u8>>) -> Result<Loaded, Problems> {
     check_with(text, &[])

@@ -15,6 +15,7 @@ use super::model::Pipeline;
 use super::names::locate;
 use super::nearest::suggest;
 use super::problem::Problem;
+use super::reader::meant_boolean;
 use super::source::Span;
 use super::template::Template;
 use crate::catalogue::TypeInfo;
@@ -90,6 +91,15 @@ fn settle<'e>(subject: &Subject<'_>, error: &'e ValidationError<'e>) -> Vec<Told
             best(error, branches)
         }
         (false, Kind::PropertyNames { error }) => settle(subject, error),
+        (false, Kind::OneOfMultipleValid { .. }) => {
+            let keys = subject.alternatives(error);
+            let given = at(subject.with, error.instance_path());
+            let has = |key: &String| given.is_some_and(|given| given.get(key).is_some());
+            if keys.iter().filter(|key| has(key)).count() > 1 {
+                return vec![Told::OneKey(error.instance_path().clone(), keys, true)];
+            }
+            vec![Told::One(error)]
+        }
         (false, _) => vec![Told::One(error)],
     }
 }
@@ -100,13 +110,26 @@ enum Told<'e> {
     One(&'e ValidationError<'e>),
     /// At this place one of these belongs.
     OneOf(Location, Vec<String>),
+    /// The mapping at this place needs one of these keys, and whether it has several.
+    OneKey(Location, Vec<String>, bool),
 }
 
 impl Told<'_> {
     fn place(&self) -> &Location {
         match self {
             Self::One(error) => error.instance_path(),
-            Self::OneOf(place, _) => place,
+            Self::OneOf(place, _) | Self::OneKey(place, ..) => place,
+        }
+    }
+
+    /// The key whose absence is all that it says of this place.
+    fn missing(&self, at: &Location) -> Option<&str> {
+        match self {
+            Self::One(error) if error.instance_path() == at => match error.kind() {
+                Kind::Required { property } => property.as_str(),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -128,6 +151,16 @@ impl Told<'_> {
 /// Of several ways to be right, the one that was meant: where the place itself fits and something inside is wrong.
 fn best<'e>(error: &ValidationError<'_>, branches: Vec<Vec<Told<'e>>>) -> Vec<Told<'e>> {
     let at = error.instance_path();
+    let keys: Option<Vec<String>> = branches
+        .iter()
+        .map(|branch| match branch.as_slice() {
+            [only] => only.missing(at).map(str::to_owned),
+            _ => None,
+        })
+        .collect();
+    if let Some(keys) = keys.filter(|keys| keys.len() > 1) {
+        return vec![Told::OneKey(at.clone(), keys, false)];
+    }
     let mut wanted: Vec<String> = Vec::new();
     let mut meant: Option<Vec<Told<'e>>> = None;
     for branch in branches {
@@ -207,17 +240,17 @@ impl Subject<'_> {
         }
     }
 
-    /// What is wrong with a place, `store:prefix/` or a URL.
+    /// What is wrong with a place: `store:prefix/`, a URL, or a directory, which begins with `/`, `.` or `~`.
     fn place(&self, text: &str) -> Option<(Code, String, Option<String>)> {
         let before = text.split(':').next().unwrap_or_default();
-        if text.contains("://") || is_templated(before) || before.contains("}}") {
+        if text.contains("://") || text.starts_with(['/', '.', '~']) || is_templated(before) || before.contains("}}") {
             return None;
         }
         let stores = || self.pipeline.stores.keys().map(String::as_str);
         if !text.contains(':') {
             let help = match self.pipeline.stores.contains_key(text) {
                 true => Some(format!("write `{text}:` for all of the store, or `{text}:prefix/`")),
-                false => Some("write `store:prefix/` with a store of the pipeline, or a URL".to_owned()),
+                false => Some("write `store:prefix/`, a URL, or a directory such as `./data/`".to_owned()),
             };
             return Some((Code::WrongValue, format!("`{text}` is not a place"), help));
         }
@@ -283,7 +316,7 @@ impl Subject<'_> {
             let value = at(self.with, place).unwrap_or(&Value::Null);
             let mut wants = wants.to_vec();
             wants.retain(|want| want != "null");
-            let wanted = if wants.is_empty() { "something else".to_owned() } else { wants.join(" or ") };
+            let wanted = if wants.is_empty() { "something else".to_owned() } else { either(&wants) };
             let is_choice = wants.iter().all(|want| want.starts_with('`'));
             let problem = match value {
                 Value::String(text) if is_choice => {
@@ -300,6 +333,10 @@ impl Subject<'_> {
                 )
                 .label(format!("this is {}", kind(value)))
                 .help(match value {
+                    Value::String(text) if wants.len() == 1 && wants[0] == "a boolean" && meant_boolean(text).is_some() => {
+                        format!("write `{}`", meant_boolean(text).unwrap_or_default())
+                    }
+                    Value::Number(number) if self.is_duration(told) => format!("write the unit: `{number}s`, `{number}m`"),
                     Value::String(text) if is_templated(text) => {
                         "text around a template makes it text: write exactly one `{{ … }}` to keep the type".to_owned()
                     }
@@ -310,6 +347,7 @@ impl Subject<'_> {
         };
         let error = match told {
             Told::OneOf(_, wants) => return problems.push(wrong_type(wants)),
+            Told::OneKey(_, keys, is_several) => return problems.push(self.one_key(place, keys, *is_several)),
             Told::One(error) => error,
         };
         let value = at(self.with, place).unwrap_or(&Value::Null);
@@ -386,6 +424,53 @@ impl Subject<'_> {
         }
     }
 
+    /// Whether a duration belongs where an error is.
+    fn is_duration(&self, told: &Told<'_>) -> bool {
+        match told {
+            Told::One(error) => {
+                self.schema_of(error).and_then(|schema| schema.get("format")).and_then(Value::as_str) == Some("duration")
+            }
+            _ => false,
+        }
+    }
+
+    /// The problem of a mapping that has to have exactly one of some keys.
+    fn one_key(&self, place: &Location, keys: &[String], is_several: bool) -> Problem {
+        let file = &self.pipeline.file;
+        let name = if place.is_empty() { self.what.clone() } else { format!("`{}` of `{}`", Self::named(place), self.info.name) };
+        let all = either(&keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>());
+        if !is_several {
+            let span = self.find(place).and_then(|(_, key)| key).unwrap_or(self.head);
+            return Problem::new(Code::MissingKey, file, span, format!("{name} has none of {}", all.replace(" or ", " and ")))
+                .label("one of them is missing")
+                .help(format!("write one of {all}"));
+        }
+        let given: Vec<(&String, Span)> =
+            keys.iter().filter_map(|key| self.find(&place.join(key.as_str()))?.1.map(|span| (key, span))).collect();
+        let mut problem = Problem::new(
+            Code::WrongValue,
+            file,
+            given.get(1).map_or(self.head, |(_, span)| *span),
+            format!("{name} has more than one of {}", all.replace(" or ", " and ")),
+        )
+        .label("only one of them may stand here")
+        .help(format!("keep one of {all}"));
+        if let Some((key, span)) = given.first() {
+            problem = problem.and(file, *span, format!("`{key}` is here already"));
+        }
+        problem
+    }
+
+    /// The keys of which the alternatives of a `oneOf` ask one each.
+    fn alternatives(&self, error: &ValidationError<'_>) -> Vec<String> {
+        let branches = self.info.config.pointer(error.schema_path().as_str()).and_then(Value::as_array);
+        let only = |branch: &Value| match branch.get("required")?.as_array()?.as_slice() {
+            [Value::String(key)] => Some(key.clone()),
+            _ => None,
+        };
+        branches.and_then(|branches| branches.iter().map(only).collect()).unwrap_or_default()
+    }
+
     /// The schema object that an error's keyword stands in.
     fn schema_of(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let path = error.schema_path().as_str();
@@ -405,6 +490,15 @@ impl Subject<'_> {
         let text = self.schema_of(error)?.get("properties")?.get(property)?.get("description")?.as_str()?;
         let first = text.split("\n\n").next()?.replace('\n', " ");
         Some(first.split_once(". ").map_or(first.as_str(), |(first, _)| first).trim_end_matches('.').to_owned())
+    }
+}
+
+/// `a, b or c`.
+fn either(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
 }
 

@@ -15,6 +15,7 @@ use super::model::{Defaults, HostSpec, InputSpec, Pipeline, RetrySpec, SecretSpe
 use super::problem::Problem;
 use super::reader::{Reader, is_null, meant_boolean};
 use super::source::{SourceFile, Span};
+use super::template::Template;
 use crate::engine::{Backoff, Exhausted, OnFailure};
 
 /// Reads a tree. `None` when it is not even a mapping.
@@ -302,7 +303,11 @@ impl Reader<'_> {
         let (undo, undo_skip) = get("undo").map(|node| self.undo(node)).unwrap_or_default();
         let (background, background_true) = get("background").map(|node| self.background(node)).unwrap_or_default();
         if let Some(node) = get("if")
-            && !(matches!(node.data, Data::Scalar(Value::Bool(_))) || node.text().is_some_and(is_templated))
+            && let Some(text) = node.text().filter(|text| is_templated(text))
+        {
+            self.condition(node, text);
+        } else if let Some(node) = get("if")
+            && !matches!(node.data, Data::Scalar(Value::Bool(_)))
         {
             self.wrong_type(node, "if", "a template that gives `true` or `false`");
             if let (Some(text), Some(last)) = (node.text(), self.problems.last_mut()) {
@@ -351,12 +356,39 @@ impl Reader<'_> {
         })
     }
 
+    /// Text around an expression makes it text, and text is true whatever it says. A block may well give `false`.
+    fn condition(&mut self, node: &Node, text: &str) {
+        let Ok(template) = Template::parse(text) else { return };
+        if template.is_plain() || !(template.is_whole_value() || text.contains("{{#")) {
+            self.problems.push(
+                self.problem(Code::WrongType, node.span, "`if` has text around its template, so that it is always true")
+                    .label("this is text")
+                    .help("write exactly one `{{ … }}`: `and`, `or`, `not`, `eq` and others put conditions together"),
+            );
+        }
+    }
+
     /// Instances are named by their value: two of the same name would be one.
     fn unique_items(&mut self, items: &[Node]) {
         let mut seen: HashMap<String, Span> = HashMap::new();
         for item in items {
-            let Data::Scalar(value) = &item.data else { continue };
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            // An item that is a mapping carries its key in itself.
+            let key = match &item.data {
+                Data::Map(_) => item.get("key"),
+                _ => Some(item),
+            };
+            let text = match key.map(|key| &key.data) {
+                Some(Data::Scalar(Value::String(text))) => text.clone(),
+                Some(Data::Scalar(value @ (Value::Number(_) | Value::Bool(_)))) => value.to_string(),
+                _ => {
+                    self.problems.push(
+                        self.problem(Code::WrongValue, item.span, "an item of `for_each` has no key")
+                            .label("neither a text nor a mapping with `key`")
+                            .help("instances are named: write a mapping from keys to items, or items with `key: …`"),
+                    );
+                    continue;
+                }
+            };
             if is_templated(&text) {
                 continue;
             }

@@ -175,6 +175,16 @@ steps:
   - { id: e, uses: command, with: { run: x, env: { A: 5 } } }
   - { id: f, uses: http.request, with: { url: 'not a url' } }
 ";
+    conditions_and_items_are_checked: "
+inputs: { a: { type: boolean } }
+steps:
+  - { id: a, uses: command, if: '{{ inputs.a }} and {{ inputs.a }}', with: { run: x } }
+  - { id: b, uses: command, if: 'inputs.a', with: { run: x } }
+  - { id: c, uses: command, if: ' {{#if inputs.a}}true{{else}}false{{/if}}', with: { run: x } }
+  - { id: d, uses: command, for_each: [{ key: x }, { key: x }, { name: y }, null, [z]], with: { run: x } }
+  - { id: e, uses: wait, with: {} }
+  - { id: f, uses: wait, with: { for: 5s, url: 'https://x' } }
+";
     the_pivot_is_checked: "
 inputs: { p: { type: boolean } }
 stores: { s: { scheme: fs, root: / } }

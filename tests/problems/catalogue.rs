@@ -129,6 +129,9 @@ pub fn catalogue() -> Catalogue {
         ),
         json!(true),
     ));
+    let mut wait = object(json!({ "for": { "type": "string", "format": "duration" }, "url": { "type": "string" } }), &[]);
+    wait["oneOf"] = json!([{ "required": ["for"] }, { "required": ["url"] }]);
+    catalogue.add(info("wait", wait, json!({ "type": "null" })));
     catalogue.add(info(
         "file.write",
         object(

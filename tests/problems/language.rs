@@ -8,7 +8,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use crate::catalogue::catalogue;
-use crate::{codes_of, right};
+use crate::{check_as, codes_of, right};
 
 fn validator(catalogue: &Catalogue) -> Validator {
     jsonschema::options().should_validate_formats(true).build(&schema(catalogue)).expect("it is a JSON Schema")
@@ -80,4 +80,35 @@ fn the_reference_is_what_the_definitions_say() {
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(written == text, "docs/language.md is old: run the test with UPDATE_DOCS=1");
+}
+
+/// What the examples of the built-in types mention.
+const AROUND: &str = "
+inputs: { database: {} }
+secrets: { db: { env: DB }, status: { env: STATUS } }
+stores: { old: { scheme: memory }, new: { scheme: memory } }
+steps:
+  - { id: copy, uses: object.sync, with: { from: 'old:', to: 'new:' } }
+  - { id: count, uses: command, with: { run: wc -l, outputs: json } }
+";
+
+#[test]
+fn the_example_of_every_built_in_type_is_right() {
+    let registry = ferry::steps::builtin();
+    let validator = validator(registry.catalogue());
+    for info in registry.catalogue().iter() {
+        let step: String = info
+            .example
+            .trim_matches('\n')
+            .lines()
+            .enumerate()
+            .map(|(at, line)| format!("  {} {line}\n", if at == 0 { '-' } else { ' ' }))
+            .collect();
+        let text = format!("{AROUND}{step}");
+        let found = check_as(registry.catalogue(), &text);
+        assert!(found.is_ok(), "{}", found.err().map(|problems| problems.render(false)).unwrap_or_default());
+        let errors: Vec<String> =
+            validator.iter_errors(&yaml(&text)).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{}: {errors:#?}", info.name);
+    }
 }

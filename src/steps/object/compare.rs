@@ -34,8 +34,10 @@ const AT_ONCE: usize = 8;
 #[serde(deny_unknown_fields)]
 pub struct ObjectCompare {
     /// One place: `store:prefix/`, a URL, or a directory.
+    #[schemars(extend("format" = "place"))]
     pub from: String,
     /// The other.
+    #[schemars(extend("format" = "place"))]
     pub to: String,
     /// Only names that match one of these.
     #[serde(default)]

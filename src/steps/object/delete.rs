@@ -24,6 +24,7 @@ const AT_ONCE: usize = 16;
 #[serde(deny_unknown_fields)]
 pub struct ObjectDelete {
     /// The place: `store:prefix/` or a URL.
+    #[schemars(extend("format" = "place"))]
     pub from: String,
     /// Only names that match one of these.
     #[serde(default)]

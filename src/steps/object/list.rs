@@ -18,6 +18,7 @@ const NAMES: usize = 150 << 10;
 #[serde(deny_unknown_fields)]
 pub struct ObjectList {
     /// The place: `store:prefix/`, a URL, or a directory.
+    #[schemars(extend("format" = "place"))]
     pub from: String,
     /// Only names that match one of these.
     #[serde(default)]

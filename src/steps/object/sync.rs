@@ -28,8 +28,10 @@ use crate::units::Rate;
 #[serde(deny_unknown_fields)]
 pub struct ObjectSync {
     /// Where the objects are: `store:prefix/`, a URL such as `s3://bucket/prefix/`, or a directory.
+    #[schemars(extend("format" = "place"))]
     pub from: String,
     /// Where they shall be.
+    #[schemars(extend("format" = "place"))]
     pub to: String,
     /// Only names that match one of these: `*.jpg` (the last part of a name), `2024/**` (the whole name), `logs/` (all
     /// below it).
