@@ -20,7 +20,7 @@ const STYLE: &str = "
 .dag{--ink:#1f2933;--soft:#66727f;--paper:#ffffff;--box:#f8fafc;--edge:#94a3b8;--rim:#cbd5e1;--ok:#15803d;--okbg:#dcfce7;--bad:#b91c1c;--badbg:#fee2e2;--run:#0369a1;--runbg:#e0f2fe;--wait:#a16207;--waitbg:#fef3c7;--undo:#7e22ce;--undobg:#f3e8ff;--pivot:#d97706}
 @media (prefers-color-scheme:dark){.dag{--ink:#e5e9ee;--soft:#9aa7b5;--paper:#12171d;--box:#1b222b;--edge:#64748b;--rim:#3b4754;--ok:#4ade80;--okbg:#12301f;--bad:#f87171;--badbg:#3a1717;--run:#38bdf8;--runbg:#0f2a3a;--wait:#fbbf24;--waitbg:#33270c;--undo:#c084fc;--undobg:#2b1a3d;--pivot:#f59e0b}}
 .dag text{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:var(--ink)}
-.dag .id{font-size:13px;font-weight:600}.dag .uses{font-size:11px;fill:var(--soft)}.dag .word{font-size:12px;fill:var(--soft)}
+.dag .id{font-size:13px;font-weight:600}.dag .uses{font-size:11px;fill:var(--soft)}.dag .word{font-size:12px;fill:var(--soft);stroke:var(--paper);stroke-width:5;stroke-linejoin:round;paint-order:stroke}
 .dag rect.box{fill:var(--box);stroke:var(--rim);stroke-width:1.2}
 .dag .edge{fill:none;stroke:var(--edge);stroke-width:1.4}.dag .tip{fill:var(--edge)}.dag .until{stroke-dasharray:3 4}
 .dag .rule{stroke:var(--pivot);stroke-width:1.4;stroke-dasharray:7 5}.dag .rule.end{stroke:var(--rim)}
@@ -64,16 +64,6 @@ pub fn svg(definition: &Definition, states: &States) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"dag\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"steps of {}\">\n<style>{STYLE}</style>\n<defs><marker id=\"dag-tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path class=\"tip\" d=\"M0 .8 8 4 0 7.2z\"/></marker></defs>\n<rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>\n",
         escaped(&definition.name)
     );
-    for (first, words, class) in words {
-        let Some(first) = first.filter(|&first| first > 0) else { continue };
-        let y = top(first) - RANK_GAP / 2.0 - BAND / 2.0 + 4.0;
-        let _ = writeln!(
-            out,
-            "<line class=\"{class}\" x1=\"{MARGIN}\" x2=\"{:.0}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"word\" x=\"{MARGIN}\" y=\"{:.1}\">{words}</text>",
-            width - MARGIN,
-            y - 7.0
-        );
-    }
     for (edge, &(from, to)) in edges.iter().enumerate() {
         let mut points = vec![(shift + placed.x[from], top(ranks.of[from]) + HEIGHT)];
         for (crossed, &x) in placed.bends[edge].iter().enumerate() {
@@ -83,6 +73,16 @@ pub fn svg(definition: &Definition, states: &States) -> String {
         }
         points.push((shift + placed.x[to], top(ranks.of[to]) - 1.0));
         let _ = writeln!(out, "<path class=\"edge\" marker-end=\"url(#dag-tip)\" d=\"{}\"/>", curve(&points));
+    }
+    for (first, words, class) in words {
+        let Some(first) = first.filter(|&first| first > 0) else { continue };
+        let y = top(first) - RANK_GAP / 2.0 - BAND / 2.0 + 4.0;
+        let _ = writeln!(
+            out,
+            "<line class=\"{class}\" x1=\"{MARGIN}\" x2=\"{:.0}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"word\" x=\"{MARGIN}\" y=\"{:.1}\">{words}</text>",
+            width - MARGIN,
+            y - 7.0
+        );
     }
     for (node, it) in net.nodes.iter().enumerate() {
         draw(it, states, (shift + placed.x[node], top(ranks.of[node])), widths[node], &mut out);
