@@ -8,6 +8,7 @@ pub mod edit;
 pub(crate) mod escape;
 pub mod graph;
 pub mod history;
+pub mod html;
 pub mod jsonl;
 pub mod live;
 pub mod plain;

@@ -162,7 +162,7 @@ fn causes(history: &History, records: &[Record], node: &Node) -> Vec<Because> {
                 add(format!("{by} {} it{comment}", if *approved { "approved" } else { "denied" }));
             }
             Event::UndoStarted { attempt, .. } => {
-                add(format!("undo {attempt} started: a rollback undoes every step that was started"))
+                add(format!("undo {attempt} started: a rollback undoes every step that was started"));
             }
             Event::UndoEnded { outcome, attempt, .. } => add(format!("undo {attempt} {}", outcome_text(outcome))),
             _ => {}

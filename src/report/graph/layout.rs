@@ -198,7 +198,7 @@ fn positions(vertices: &[Vertex], rows: &[Vec<usize>], gap: f64) -> Vec<f64> {
                     if at > 0 {
                         let before = &vertices[row[at - 1]];
                         let both_bend = before.is_bend && vertices[vertex].is_bend;
-                        offset += (before.width + vertices[vertex].width) / 2.0 + if both_bend { gap / 2.0 } else { gap };
+                        offset += f64::midpoint(before.width, vertices[vertex].width) + if both_bend { gap / 2.0 } else { gap };
                     }
                     offset
                 })

@@ -15,7 +15,7 @@ const MOST_RAILS: usize = 24;
 pub fn text(definition: &Definition, states: &States, style: Style) -> String {
     let net = Net::of(definition);
     let lines = Rails::draw(&net, style);
-    let rails = lines.iter().map(|line| line.width()).max().unwrap_or(0);
+    let rails = lines.iter().map(Line::width).max().unwrap_or(0);
     let columns =
         |of: &dyn Fn(&Node) -> &str| net.nodes.iter().map(|node| console::measure_text_width(of(node))).max().unwrap_or(0);
     let (ids, types) = (columns(&|node| &node.path), columns(&|node| &node.uses));
