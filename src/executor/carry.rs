@@ -12,7 +12,7 @@ use super::resolve::{Part, Rendered, Resolver, permanent};
 use super::run::{Active, Loop};
 use super::scope::View;
 use super::session::inside;
-use super::tasks::Key;
+use super::tasks::{Key, Ticket};
 use super::{ExecutorError, inbox};
 use crate::engine::{Command, Event, Node, Outcome, Resolution, StepPath, StopReason, Timeout, Timer, UndoDef};
 use crate::error::Failure;
@@ -26,7 +26,7 @@ impl Loop {
             Command::Resolve { step } => self.resolve(&step),
             Command::AcquireLock { step, lock } => {
                 let (journal, lease, outbox) = (self.journal.clone(), self.lease.clone(), self.outbox.clone());
-                self.spawn(Key::Lock(step.clone()), |_, _| inbox::lock(journal, lease, step, lock, outbox));
+                self.spawn(Key::Lock(step.clone()), |ticket, _, _| inbox::lock(journal, lease, step, lock, outbox, ticket));
             }
             Command::ReleaseLock { step, lock } => {
                 // What was asked of the journal before this is done before this.
@@ -47,13 +47,15 @@ impl Loop {
     }
 
     /// Spawns a task that can be told to stop. An earlier one for the same is given up.
-    fn spawn<F>(&mut self, key: Key, task: impl FnOnce(CancellationToken, CancellationToken) -> F)
+    fn spawn<F>(&mut self, key: Key, task: impl FnOnce(Ticket, CancellationToken, CancellationToken) -> F)
     where
         F: Future<Output = Result<(), JournalError>> + Send + 'static,
     {
-        let (cancel, over) = (CancellationToken::new(), CancellationToken::new());
-        let abort = self.tasks.spawn(task(cancel.clone(), over.clone()));
-        if let Some(earlier) = self.active.insert(key, Active { cancel, over, abort }) {
+        self.started += 1;
+        let (cancel, over, number) = (CancellationToken::new(), CancellationToken::new(), self.started);
+        let ticket = Ticket { key: key.clone(), number };
+        let abort = self.tasks.spawn(task(ticket, cancel.clone(), over.clone()));
+        if let Some(earlier) = self.active.insert(key, Active { number, cancel, over, abort }) {
             earlier.abort.abort();
         }
     }
@@ -87,9 +89,8 @@ impl Loop {
 
     fn start_timer(&mut self, timer: Timer, after: std::time::Duration) {
         let (outbox, key) = (self.outbox.clone(), Key::Timer(timer.clone()));
-        let ends = key.clone();
         // On the monotonic clock: a wall clock that jumps moves nothing.
-        self.spawn(key, |_, _| async move {
+        self.spawn(key, |ends, _, _| async move {
             tokio::time::sleep(after).await;
             outbox.end(ends, Event::TimerFired { timer });
             Ok(())
@@ -130,8 +131,7 @@ impl Loop {
             }
         };
         let (session, outbox, key) = (self.session.clone(), self.outbox.clone(), Key::Look(step.clone()));
-        let ends = key.clone();
-        self.spawn(key, |_, _| async move {
+        self.spawn(key, |ends, _, _| async move {
             let around = session.level(inside(&step).as_ref());
             let level = Level::open(&session, Some(step.clone()), module, inputs.clone(), around.as_deref()).await;
             let resolution = match level {
@@ -179,8 +179,7 @@ impl Loop {
         };
         let digest = digest(&config, &level);
         let (session, outbox, key) = (self.session.clone(), self.outbox.clone(), Key::Look(step.clone()));
-        let ends = key.clone();
-        self.spawn(key, |cancel, over| async move {
+        self.spawn(key, |ends, cancel, over| async move {
             let work = Work {
                 session,
                 level,
@@ -230,8 +229,7 @@ impl Loop {
             }
         };
         let (session, outbox, key) = (self.session.clone(), self.outbox.clone(), Key::Attempt(step.clone()));
-        let ends = key.clone();
-        self.spawn(key, |cancel, over| async move {
+        self.spawn(key, |ends, cancel, over| async move {
             let outbox = Some(outbox);
             let config = seen.config;
             let teller = outbox.clone();
@@ -254,8 +252,7 @@ impl Loop {
             }
         };
         let (outbox, key) = (self.outbox.clone(), Key::Undo(step));
-        let ends = key.clone();
-        self.spawn(key, |cancel, over| async move {
+        self.spawn(key, |ends, cancel, over| async move {
             work = Work { number, interrupted, timeout, cancel, over, outbox: Some(outbox.clone()), ..work };
             outbox.end(ends, work.undo(before, custom).await);
             Ok(())

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::tasks::{Key, Outbox};
+use super::tasks::{Outbox, Ticket};
 use crate::engine::{Event, StepPath};
 use crate::journal::{Journal, JournalError, LEASE_TIME, Lease, Letter, LockTry, Request};
 
@@ -88,12 +88,13 @@ pub(super) async fn lock(
     step: StepPath,
     name: String,
     outbox: Outbox,
+    ticket: Ticket,
 ) -> Result<(), JournalError> {
     let mut told = None;
     loop {
         match journal.try_lock(&lease, &step, &name).await? {
             LockTry::Taken => {
-                outbox.end(Key::Lock(step.clone()), Event::LockAcquired { step, lock: name });
+                outbox.end(ticket, Event::LockAcquired { step, lock: name });
                 return Ok(());
             }
             LockTry::Busy(holder) => {

@@ -303,10 +303,16 @@ impl Halves {
         let pivots: BTreeSet<String> = definition.steps.iter().filter(|def| def.pivot).map(|def| def.id.clone()).collect();
         let mut after = BTreeSet::new();
         let mut work: Vec<&str> = pivots.iter().map(String::as_str).collect();
+        let mut behind: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for def in &definition.steps {
+            for need in &def.needs {
+                behind.entry(need).or_default().push(&def.id);
+            }
+        }
         while let Some(id) = work.pop() {
-            for def in definition.steps.iter().filter(|def| def.needs.iter().any(|need| need == id)) {
-                if after.insert(def.id.clone()) {
-                    work.push(&def.id);
+            for &next in behind.get(id).into_iter().flatten() {
+                if after.insert(next.to_owned()) {
+                    work.push(next);
                 }
             }
         }

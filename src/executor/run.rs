@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -17,8 +18,12 @@ use crate::journal::{Journal, JournalError, Lease};
 /// More events than this are not waited for: what is at work is to hear of its checkpoints.
 const LARGEST_BATCH: usize = 4096;
 
+/// How long the end of a session waits for tasks that were given up.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
 /// A task of the session that can be told something.
 pub(super) struct Active {
+    pub(super) number: u64,
     pub(super) cancel: CancellationToken,
     pub(super) over: CancellationToken,
     pub(super) abort: AbortHandle,
@@ -34,6 +39,8 @@ pub(super) struct Loop {
     /// Everything that was spawned: dropping it aborts all.
     pub(super) tasks: JoinSet<Result<(), JournalError>>,
     pub(super) active: HashMap<Key, Active>,
+    /// How many tasks were started.
+    pub(super) started: u64,
     signals: guard_signals::Requests,
     inbox: Inbox,
     by: String,
@@ -54,6 +61,7 @@ impl Loop {
             messages,
             tasks: JoinSet::new(),
             active: HashMap::new(),
+            started: 0,
             signals,
             by: executor.by.clone(),
         }
@@ -182,8 +190,10 @@ impl Loop {
             for observer in &self.session.observers {
                 observer.record(record, &self.engine);
             }
-            if let Some(key) = ends {
-                self.active.remove(&key);
+            if let Some(ticket) = ends
+                && self.active.get(&ticket.key).is_some_and(|active| active.number == ticket.number)
+            {
+                self.active.remove(&ticket.key);
             }
             if let Some(durable) = durable {
                 // The task may have been given up while it waited.
@@ -205,7 +215,8 @@ impl Loop {
         for active in self.active.values() {
             active.cancel.cancel();
         }
-        self.tasks.shutdown().await;
+        // A step that holds its thread does not hold up the end: the process goes, and the journal knows what was begun.
+        let _ = tokio::time::timeout(LAST_WAIT, self.tasks.shutdown()).await;
         let status = self.engine.status();
         // Every task that shared the lease is gone.
         if let Ok(lease) = Arc::try_unwrap(self.lease) {

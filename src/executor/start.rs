@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::edit::{self, Resume};
 use super::level::{Level, render_failure};
+use super::resolve::permanent;
 use super::run::Loop;
 use super::scope::View;
 use super::session::Session;
@@ -38,6 +39,7 @@ impl Executor {
         let pipeline = &new.loaded.pipeline;
         let inputs = pipeline.inputs(&new.inputs)?;
         let document = Document::new(&new.path, &new.loaded, inputs);
+        knows(&new.loaded, new.until.as_deref())?;
         if new.preflight {
             let plan = plan::make(&self.registry, self.clock.clone(), &new.loaded, &document).await?;
             if plan.blocking().next().is_some() {
@@ -181,6 +183,10 @@ impl Executor {
     async fn take_up(&self, taken: Taken, why: Vec<Event>, edited: Option<&Loaded>) -> Result<RunStatus, ExecutorError> {
         let run = taken.engine.run().to_owned();
         let session = Arc::new(Session::of_run(self, &run, taken.started_at, &taken.document));
+        let until = why.iter().find_map(|event| match event {
+            Event::Resumed { until, .. } => until.as_deref(),
+            _ => None,
+        });
         let entered = async {
             let own;
             let loaded = if let Some(loaded) = edited {
@@ -189,6 +195,7 @@ impl Executor {
                 own = taken.document.load(self.registry.catalogue())?;
                 &own
             };
+            knows(loaded, until)?;
             self.enter(&session, &taken.engine, loaded, &taken.document).await?;
             // What was asked of an earlier runner is over. Answers of people stay good.
             let letters = self.journal.letters(&run, 0)?;
@@ -221,6 +228,20 @@ impl Executor {
         }
         Ok(top)
     }
+}
+
+/// `--until` names a step of the top list.
+fn knows(loaded: &Loaded, until: Option<&str>) -> Result<(), ExecutorError> {
+    let Some(id) = until else { return Ok(()) };
+    if loaded.pipeline.steps.iter().any(|step| step.id == id) {
+        return Ok(());
+    }
+    let names: Vec<&str> = loaded.pipeline.steps.iter().map(|step| step.id.as_str()).take(20).collect();
+    Err(permanent(
+        format!("`--until` names `{id}`, but the pipeline has no such step"),
+        format!("its steps: {}", names.join(", ")),
+    )
+    .into())
 }
 
 async fn enter_module(session: &Session, node: &Node) -> Result<(), String> {

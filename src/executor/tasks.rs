@@ -15,6 +15,13 @@ pub(super) enum Key {
     Timer(crate::engine::Timer),
 }
 
+/// One task among those that were started for the same: a message of one that was given up ends no later one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) key: Key,
+    pub(super) number: u64,
+}
+
 /// Something for the journal.
 #[derive(Debug)]
 pub(super) struct Message {
@@ -22,7 +29,7 @@ pub(super) struct Message {
     /// Told when the event is on disk.
     pub(super) durable: Option<oneshot::Sender<()>>,
     /// The task that ends with it.
-    pub(super) ends: Option<Key>,
+    pub(super) ends: Option<Ticket>,
     /// The letter that it answers.
     pub(super) letter: Option<i64>,
 }
@@ -36,8 +43,8 @@ impl Outbox {
         let _ = self.0.send(Message { event, durable: None, ends: None, letter: None });
     }
 
-    pub(super) fn end(&self, key: Key, event: Event) {
-        let _ = self.0.send(Message { event, durable: None, ends: Some(key), letter: None });
+    pub(super) fn end(&self, ticket: Ticket, event: Event) {
+        let _ = self.0.send(Message { event, durable: None, ends: Some(ticket), letter: None });
     }
 
     pub(super) fn answer(&self, letter: i64, event: Event) {

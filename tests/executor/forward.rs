@@ -107,7 +107,9 @@ steps:
 #[tokio::test]
 async fn the_same_key_twice_is_a_failure() {
     let lab = Lab::new();
-    let (run, status) = lab.run("steps: [{ id: a, uses: test.act, for_each: [x, y, x] }]").await;
+    let (run, status) = lab
+        .run("inputs: { keys: { type: list, default: [x, y, x] } }\nsteps: [{ id: a, uses: test.act, for_each: '{{ inputs.keys }}' }]")
+        .await;
     assert_eq!(status, RunStatus::Failed);
     let message = failure(&lab.engine(&run), "a");
     assert!(message.contains("key `x` twice, at 1 and 3"), "{message}");

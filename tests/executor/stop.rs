@@ -269,3 +269,57 @@ async fn a_failed_step_keeps_its_failure_when_finally_succeeds() {
     assert_eq!(engine.step(&"tell".into()).expect("there").output, Some("failed".into()));
     assert_eq!(failure(&engine, "a"), "no");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn sigint_once_cancels_and_twice_ends_at_once_and_both_can_be_resumed() {
+    let interrupt = || {
+        let pid = std::process::id().to_string();
+        let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill is there");
+        assert!(sent.success());
+    };
+    let mut lab = Lab::new();
+    lab.executor.settings.listens_to_signals = true;
+    lab.executor.settings.grace = Duration::from_secs(60);
+    let (run, session) = lab.spawn("steps: [{ id: a, uses: test.act, with: { waits_for: go, is_deaf: true } }]");
+    lab.until("run a").await;
+    interrupt();
+    lab.until_event(&run, |event| matches!(event, Event::CancelRequested { .. })).await;
+    assert!(!session.is_finished(), "the step gets its time");
+    interrupt();
+    let error = session.await.expect("no panic").expect_err("at once");
+    assert!(matches!(&error, ExecutorError::Interrupted { run: named } if *named == run), "{error:?}");
+    lab.write("go", "");
+    lab.executor.settings.listens_to_signals = false;
+    assert_eq!(lab.resume(&run).await, RunStatus::Succeeded);
+
+    let (run, session) = {
+        std::fs::remove_file(lab.path("go")).expect("there");
+        lab.executor.settings.listens_to_signals = true;
+        lab.spawn("steps: [{ id: b, uses: test.act, with: { waits_for: go } }]")
+    };
+    lab.until("run b").await;
+    interrupt();
+    assert_eq!(session.await.expect("no panic").expect("an end"), RunStatus::Cancelled);
+    lab.write("go", "");
+    assert_eq!(lab.resume(&run).await, RunStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn until_a_step_means_that_step_and_what_it_needs() {
+    let lab = Lab::new();
+    let text = "steps: [{ id: a, uses: test.act }, { id: b, uses: test.act, needs: [a] }, { id: c, uses: test.act, needs: [b] }, { id: x, uses: test.act }]";
+    let mut new = lab.new_run(text);
+    new.until = Some("b".to_owned());
+    let run = new.id.clone();
+    assert_eq!(lab.executor.start(new).await.expect("an end"), RunStatus::Paused);
+    assert_eq!(lab.world(), ["run a", "done a", "run b", "done b"]);
+    assert_eq!(lab.resume(&run).await, RunStatus::Succeeded);
+    assert_eq!((lab.count("run a"), lab.count("run c"), lab.count("run x")), (1, 1, 1));
+
+    let mut new = lab.new_run(text);
+    new.until = Some("nope".to_owned());
+    let error = lab.executor.start(new).await.expect_err("there is no such step");
+    assert!(matches!(error, ExecutorError::Setup(_)), "{error:?}");
+    assert_eq!(lab.executor.journal.runs().expect("readable").len(), 1);
+}
