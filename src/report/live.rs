@@ -1,7 +1,8 @@
 //! The live view of a run on a terminal: finished steps scroll by, steps at work and waiting stand below, a footer last.
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -113,6 +114,9 @@ impl Live {
         }
         let mut inner = self.shared.inner();
         inner.questions.clear();
+        if std::mem::take(&mut inner.reads) {
+            set_echo(true);
+        }
         for bar in inner.bars.drain(..) {
             bar.finish_and_clear();
         }
@@ -146,6 +150,7 @@ impl Observer for Live {
             inner.questions.push_back(asked);
             if inner.answers.is_some() && !inner.reads {
                 inner.reads = true;
+                set_echo(false);
                 let shared = Arc::clone(&self.shared);
                 let _ = std::thread::Builder::new().name("answers".to_owned()).spawn(move || read_answers(&shared));
             }
@@ -183,13 +188,14 @@ impl Inner {
     }
 
     fn scroll(&self, told: &Told) {
-        let width = columns();
-        let name = told.step.as_ref().map(|step| pad(step.as_str(), 8)).unwrap_or_default();
-        let took = told.took.map(|took| format!("{}  ", console::style(took_text(took)).for_stderr().dim())).unwrap_or_default();
-        let gap = if name.is_empty() { "" } else { "  " };
-        let _ = self.multi.println(shortened(&format!("{} {name}{gap}{took}{}", told.mark.styled(), told.text), width));
+        let name = told.step.as_ref().map(|step| format!("{}  ", pad(step.as_str(), self.screen.width()))).unwrap_or_default();
+        let took = told.took.map(took_text).unwrap_or_default();
+        let took = if told.step.is_some() { format!("{took:>6}  ") } else { String::new() };
+        let line = format!("{} {name}{}{}", told.mark.styled(), console::style(took).for_stderr().dim(), told.text);
+        // A failure or a question that is cut off is none: it wraps.
+        let is_whole = matches!(told.mark, Mark::Failed | Mark::Asks);
+        let _ = self.multi.println(if is_whole { line } else { shortened(&line, columns()) });
         for line in &told.more {
-            // A help that is cut off is no help: it wraps.
             let _ = self.multi.println(format!("    {line}"));
         }
     }
@@ -243,12 +249,17 @@ fn read_answers(shared: &Shared) {
         if shared.is_over.load(Ordering::Acquire) {
             return;
         }
-        // Enter has moved the cursor below the last line; the next drawing counts lines from where it left off.
-        let _ = io::stderr().lock().write_all(b"\x1b[1A\r");
         inner.answer(&line);
         inner.draw();
         line.clear();
     }
+}
+
+/// What is typed must not move the cursor: the view counts lines from where it left off. The settings of a terminal are
+/// out of reach of safe Rust; where there is no `stty`, typing leaves a stale line behind and nothing else.
+fn set_echo(is_on: bool) {
+    let word = if is_on { "echo" } else { "-echo" };
+    let _ = Command::new("stty").arg(word).stdin(Stdio::inherit()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 fn columns() -> usize {

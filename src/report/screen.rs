@@ -36,6 +36,7 @@ pub struct Screen {
     waiting: usize,
     status: Option<RunStatus>,
     run: String,
+    width: usize,
 }
 
 impl Screen {
@@ -44,12 +45,14 @@ impl Screen {
         engine.run().clone_into(&mut self.run);
         self.status = Some(engine.status());
         (self.done, self.total, self.failed, self.working, self.waiting) = (0, 0, 0, 0, 0);
+        self.width = 0;
         let mut seen = Vec::new();
         for node in engine.steps() {
             if node.is_group() {
                 continue;
             }
             self.total += 1;
+            self.width = self.width.max(console::measure_text_width(node.path.as_str()));
             self.done += usize::from(matches!(node.state, State::Succeeded | State::Skipped | State::Undone));
             self.failed += usize::from(matches!(node.state, State::Failed | State::UndoFailed | State::Paused));
             self.working += usize::from(node.state.is_working());
@@ -79,6 +82,11 @@ impl Screen {
         true
     }
 
+    /// The columns that names of steps take: the same above and below, so that nothing jumps.
+    pub fn width(&self) -> usize {
+        self.width.clamp(8, 28)
+    }
+
     /// Takes in how far a step is.
     pub fn progress(&mut self, step: &StepPath, progress: &Progress, now: Duration) {
         let Some(row) = self.rows.get_mut(step) else { return };
@@ -98,7 +106,7 @@ impl Screen {
         let room = height.saturating_sub(2).max(1);
         let hidden = if rows.len() > room { rows.len() - (room - 1) } else { 0 };
         rows.truncate(rows.len() - hidden);
-        let name = rows.iter().map(|(path, _)| console::measure_text_width(path.as_str())).max().unwrap_or(0).clamp(8, 28);
+        let name = self.width();
         let mut lines: Vec<String> = rows.into_iter().map(|(path, row)| shortened(&row.line(path, name, now), width)).collect();
         if hidden > 0 {
             lines.push(format!("  … and {hidden} more"));

@@ -280,7 +280,11 @@ pub fn summary(output: &Value) -> String {
             let told: Vec<String> = fields
                 .iter()
                 .filter(|(name, value)| !is_usual(name, value))
-                .filter_map(|(name, value)| Some(format!("{} {}", name.replace('_', " "), scalar(name, value)?)))
+                .filter_map(|(name, value)| Some((format!("{}{}", label(name), scalar(name, value)?), value)))
+                // A first zero is news, the zeros behind it are not.
+                .enumerate()
+                .filter(|(index, (_, value))| *index == 0 || **value != Value::from(0))
+                .map(|(_, (text, _))| text)
                 .take(MOST)
                 .collect();
             told.join(", ")
@@ -288,6 +292,11 @@ pub fn summary(output: &Value) -> String {
         Value::Array(items) => counted(items.len(), "item", "items"),
         other => scalar("", other).unwrap_or_default(),
     }
+}
+
+/// Some values say themselves what they are.
+fn label(name: &str) -> String {
+    if matches!(name, "text" | "path" | "by") { String::new() } else { format!("{} ", name.replace('_', " ")) }
 }
 
 fn scalar(name: &str, value: &Value) -> Option<String> {
