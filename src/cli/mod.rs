@@ -27,6 +27,7 @@ mod resume;
 mod rollback;
 mod run;
 mod runs;
+mod schema;
 mod show;
 mod steps;
 mod sync;
@@ -107,6 +108,7 @@ enum Command {
     Logs(logs::Logs),
     Graph(graph::Graph),
     Steps(steps::Steps),
+    Schema(schema::Schema),
     Sync(sync::Sync),
     Ls(ls::Ls),
     Init(init::Init),
@@ -162,6 +164,7 @@ impl Context {
             Command::Runs(args) => args.run(self),
             Command::Logs(args) => args.run(self),
             Command::Graph(args) => args.run(self),
+            Command::Schema(args) => args.run(self),
             Command::Steps(args) => args.run(self),
             Command::Sync(args) => args.run(self),
             Command::Ls(args) => args.run(self),

@@ -90,3 +90,33 @@ fn version_starts_fast() {
         .expect("ten runs");
     assert!(best < Duration::from_millis(60), "`ferry --version` took {best:?}");
 }
+
+#[test]
+fn the_schema_takes_what_init_writes() {
+    let bench = Bench::new();
+    bench.run(&["init"]).exits(0);
+    bench.run(&["schema", "--output", "ferry.schema.json"]).exits(0);
+    let printed = bench.run(&["schema", "--json"]).exits(0).json();
+    let kept = std::fs::read_to_string(bench.path("ferry.schema.json")).expect("it was written");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&kept).expect("it is JSON"), printed);
+    let text = std::fs::read_to_string(bench.path("pipeline.yaml")).expect("it was written");
+    let pipeline: serde_json::Value = serde_yaml::from_str(&text).expect("it is YAML");
+    let schema = jsonschema::validator_for(&printed).expect("it is a schema");
+    let errors: Vec<String> = schema.iter_errors(&pipeline).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+#[test]
+fn doctor_says_what_is_missing_and_changes_nothing() {
+    let bench = Bench::new();
+    let fine = bench.run(&["doctor", "--json"]).exits(0).json();
+    assert_eq!(fine["ok"], true);
+    bench.write(
+        "needs.yaml",
+        "secrets: { key: { env: FERRY_TEST_NO_SUCH_VARIABLE } }\nhosts: { far: { ssh: far.example } }\n\
+         steps:\n  - id: a\n    uses: command\n    with: { run: 'true', env: { KEY: '{{ secrets.key }}' } }\n",
+    );
+    let ran = bench.run(&["doctor", "needs.yaml"]).exits(2);
+    assert!(ran.stdout.contains("FERRY_TEST_NO_SUCH_VARIABLE") && ran.stdout.contains("far.example"), "{ran:?}");
+    assert!(!bench.path(".ferry").exists());
+}
