@@ -11,12 +11,13 @@ use super::config::{self, Schemas, Subject, is_whole_template};
 use super::document::{self, Node};
 use super::graph::{self, Exposed};
 use super::inputs::is_templated;
-use super::model::{Pipeline, StepSpec};
+use super::model::{Pipeline, StepSpec, TemplateFile};
 use super::names;
 use super::nearest::suggest;
 use super::problem::{Problem, Problems};
 use super::read;
 use super::source::{Files, SourceFile, Sources, Span, beside, shown};
+use super::templates;
 use crate::catalogue::{Catalogue, Kind};
 use crate::secret::sanitize;
 
@@ -107,7 +108,7 @@ impl Loader<'_> {
         let label = if used.is_some() { "used here" } else { "" };
         let problem = match self.files.read(Path::new(name)) {
             Err(error) => Problem::new(Code::CannotRead, file, span, format!("cannot read `{name}`: {}", said(&error)))
-                .help("paths of pipelines used as steps start at the folder of the file that uses them"),
+                .help("paths of files that a pipeline uses start at the pipeline's own folder"),
             Ok(bytes) if bytes.len() > LARGEST => {
                 let size = bytes.len() / 1_000_000;
                 Problem::new(Code::TooLarge, file, span, format!("`{name}` is {size} MB large; a pipeline has at most 10 MB"))
@@ -137,6 +138,7 @@ impl Loader<'_> {
         self.problems.extend(problems);
         let mut pipeline = pipeline?;
         self.resolve(&mut pipeline);
+        self.templates(&mut pipeline);
         let mut warnings = Vec::new();
         let (mentions, problems) = names::check(&pipeline, &mut warnings);
         self.problems.extend(problems);
@@ -146,6 +148,7 @@ impl Loader<'_> {
         for step in pipeline.steps.iter().chain(&pipeline.finally) {
             self.step(&pipeline, step);
         }
+        templates::put_in(&mut pipeline);
         let done = &self.done;
         let exposed_in = |name: &str| {
             let inside = done.get(name).map(|(_, exposed)| exposed.as_slice()).unwrap_or_default();
@@ -174,6 +177,37 @@ impl Loader<'_> {
                 step.info = self.catalogue.get(&step.uses).cloned();
                 if step.info.is_none() {
                     self.unknown_type(&file, &step.uses, span);
+                }
+            }
+        }
+    }
+
+    /// Reads the template files that steps name.
+    fn templates(&mut self, pipeline: &mut Pipeline) {
+        let file = Arc::clone(&pipeline.file);
+        for step in pipeline.steps.iter_mut().chain(&mut pipeline.finally) {
+            let undo = step.undo.as_ref().and_then(|undo| Some((self.catalogue.get(&undo.uses).cloned()?, &undo.with)));
+            let bodies = step.info.clone().map(|info| (false, info, &step.with)).into_iter();
+            let bodies = bodies.chain(undo.map(|(info, with)| (true, info, with)));
+            let named: Vec<_> = bodies
+                .flat_map(|(is_undo, info, with)| templates::named(&info, with).map(move |(key, name)| (is_undo, key, name)))
+                .collect();
+            for (is_undo, key, name) in named {
+                let body = if is_undo { step.node.get("undo") } else { Some(&*step.node) };
+                let span = body.and_then(|body| body.get("with")?.get(&key)).map_or(step.node.span, |node| node.span);
+                if is_templated(&name) {
+                    self.problems.push(
+                        Problem::new(
+                            Code::WrongValue,
+                            &file,
+                            span,
+                            format!("`{key}` of step `{}` is a template itself", step.id),
+                        )
+                        .label("which file this is cannot be known before the run")
+                        .help("write the name of the file as it is, relative to the pipeline; templates belong into the file"),
+                    );
+                } else if let Some(file) = self.read(&shown(&beside(&file.name, &name)), Some(&Used { file: &file, span })) {
+                    step.templates.push(TemplateFile { is_undo, key, file });
                 }
             }
         }

@@ -25,6 +25,7 @@ mod schema;
 mod source;
 mod syntax;
 pub mod template;
+mod templates;
 
 pub use code::{About, Code};
 pub use define::Found;

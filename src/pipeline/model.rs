@@ -160,6 +160,18 @@ pub struct StepSpec {
     pub edges: Vec<String>,
     pub(crate) node: Arc<Node>,
     pub(crate) background_true: bool,
+    pub(crate) templates: Vec<TemplateFile>,
+}
+
+/// A file whose text, rendered, is a value of a step's configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct TemplateFile {
+    /// Whether it belongs to the step's `undo`.
+    pub is_undo: bool,
+    /// The key of `with` that names it.
+    pub key: String,
+    /// The file.
+    pub file: Arc<SourceFile>,
 }
 
 /// A step body that undoes a step.

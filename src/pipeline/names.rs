@@ -1,6 +1,9 @@
 //! The names that templates mention: whether they exist, whether they have a value there, and the edges they make.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::code::Code;
 use super::document::{Data, Node};
@@ -38,6 +41,8 @@ pub(crate) type Ids<'a> = HashMap<&'a str, (usize, bool)>;
 
 pub(crate) struct Names<'a> {
     pipeline: &'a Pipeline,
+    /// The file that is being read: the pipeline's own, or a template file that one of its steps names.
+    file: Arc<SourceFile>,
     ids: Ids<'a>,
     pub problems: Vec<Problem>,
     used: std::collections::HashSet<(&'static str, String)>,
@@ -54,7 +59,8 @@ pub(crate) fn ids(pipeline: &Pipeline) -> Ids<'_> {
 
 /// Checks every template of a pipeline. Gives the mentions of each step of `steps`, then of `finally`.
 pub(crate) fn check(pipeline: &Pipeline, warnings: &mut Vec<Problem>) -> (Vec<Vec<Mention>>, Vec<Problem>) {
-    let mut names = Names { pipeline, ids: ids(pipeline), problems: Vec::new(), used: std::collections::HashSet::new() };
+    let file = Arc::clone(&pipeline.file);
+    let mut names = Names { pipeline, file, ids: ids(pipeline), problems: Vec::new(), used: std::collections::HashSet::new() };
     let root = &pipeline.root;
     let base = Here::default();
     let mut none = Vec::new();
@@ -100,6 +106,17 @@ impl Names<'_> {
         if let Some(node) = get("undo").and_then(|undo| undo.get("with")) {
             self.walk(node, Here { each, own: true, ..base }, Some((step, is_finally)), found);
         }
+        for template in &step.templates {
+            let span = Span::between(0, template.file.text.len());
+            let text = Node { span, data: Data::Scalar(Value::from(&*template.file.text)) };
+            let known = found.len();
+            let outer = std::mem::replace(&mut self.file, Arc::clone(&template.file));
+            self.walk(&text, Here { each, own: template.is_undo, ..base }, Some((step, is_finally)), found);
+            self.file = outer;
+            // What a cycle is told with has to stand in the pipeline's own file.
+            let named = step.node.get(if template.is_undo { "undo" } else { "with" }).map_or(step.node.span, |node| node.span);
+            found.iter_mut().skip(known).for_each(|(_, span)| *span = named);
+        }
     }
 
     fn walk(&mut self, node: &Node, here: Here, step: Option<(&StepSpec, bool)>, found: &mut Vec<Mention>) {
@@ -113,7 +130,7 @@ impl Names<'_> {
                 for (key, item) in fields {
                     if is_templated(&key.text) {
                         self.problems.push(
-                            Problem::new(Code::WrongValue, &self.pipeline.file, key.span, "a key cannot hold a template")
+                            Problem::new(Code::WrongValue, &self.file, key.span, "a key cannot hold a template")
                                 .label("a template")
                                 .help("templates are rendered in values only: a value can never change the shape of the file"),
                         );
@@ -158,7 +175,7 @@ impl Names<'_> {
         step: Option<(&StepSpec, bool)>,
         found: &mut Vec<Mention>,
     ) -> Result<(), usize> {
-        let file = &self.pipeline.file;
+        let file = &Arc::clone(&self.file);
         let base = part.start;
         match Template::parse(&text[part]) {
             Err(problem) => {
@@ -179,7 +196,7 @@ impl Names<'_> {
     }
 
     fn report(&mut self, code: Code, span: Span, message: String, label: &str, help: Option<String>) {
-        let problem = Problem::new(code, &self.pipeline.file, span, message).label(label).maybe_help(help);
+        let problem = Problem::new(code, &self.file, span, message).label(label).maybe_help(help);
         self.problems.push(problem);
     }
 

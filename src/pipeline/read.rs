@@ -353,6 +353,7 @@ impl Reader<'_> {
             edges: Vec::new(),
             node: Arc::new(node.clone()),
             background_true,
+            templates: Vec::new(),
         })
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::former::{Attributes, Content, Former, attributes, copy_of, drifted, is_as_before, kept};
+use super::scalar::Scalar;
 use super::{Preview, Step, StepContext};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
@@ -57,7 +58,7 @@ pub struct FileWrite {
 #[serde(deny_unknown_fields)]
 struct Template {
     /// The text, rendered.
-    rendered: Text,
+    rendered: Scalar,
 }
 
 impl JsonSchema for Template {
@@ -155,7 +156,7 @@ impl FileWrite {
     fn text(&self) -> Result<&Text, StepError> {
         match (&self.content, &self.template) {
             (Some(content), None) => Ok(content),
-            (None, Some(template)) => Ok(&template.rendered),
+            (None, Some(template)) => Ok(&template.rendered.0),
             _ => {
                 Err(StepError::permanent("a `file.write` needs exactly one of `content` and `template`")
                     .help("leave the other out"))
