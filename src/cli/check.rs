@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::load::DiskFiles;
 use super::{Context, Exit, Fault};
-use crate::pipeline;
+use crate::pipeline::{self, Problems};
 use crate::report::telling::counted;
 
 /// Say what is wrong with pipeline files; contact nothing
@@ -37,11 +37,11 @@ impl Check {
             let (name, steps, problems, warnings) = match loaded {
                 Ok(loaded) => {
                     let pipeline = loaded.pipeline;
-                    (Some(pipeline.name), pipeline.steps.len() + pipeline.finally.len(), Default::default(), loaded.warnings)
+                    (Some(pipeline.name), pipeline.steps.len() + pipeline.finally.len(), Problems::default(), loaded.warnings)
                 }
-                Err(problems) => (None, 0, problems, Default::default()),
+                Err(problems) => (None, 0, problems, Problems::default()),
             };
-            let ok = problems.is_empty() && !(self.strict && !warnings.is_empty());
+            let ok = problems.is_empty() && (!self.strict || warnings.is_empty());
             if !ok {
                 exit = Exit::Wrong;
             }

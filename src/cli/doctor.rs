@@ -1,5 +1,6 @@
 //! `ferry doctor`: what is missing on this machine.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,9 +83,9 @@ fn text(checks: &[Check]) -> String {
             State::Odd => console::style("!").yellow(),
             State::Missing => console::style("✗").red(),
         };
-        text.push_str(&format!("{sign} {:width$}  {}\n", check.name, check.says));
+        let _ = writeln!(text, "{sign} {:width$}  {}", check.name, check.says);
         if let Some(help) = &check.help {
-            text.push_str(&format!("  {:width$}  help: {help}\n", ""));
+            let _ = writeln!(text, "  {:width$}  help: {help}", "");
         }
     }
     text

@@ -173,7 +173,7 @@ impl Context {
     }
 
     /// Asks a question that is answered no by everything but a yes.
-    pub(super) fn ask(&self, question: &str) -> bool {
+    pub(super) fn ask(question: &str) -> bool {
         let mut err = io::stderr().lock();
         let _ = write!(err, "{question} [y/N] ");
         let _ = err.flush();

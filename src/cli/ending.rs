@@ -28,19 +28,16 @@ pub enum Asked {
 /// The exit status that a run's end means.
 pub fn exit_of(engine: &Engine, asked: Asked) -> Exit {
     match (engine.status(), asked) {
-        (RunStatus::Succeeded, Asked::Forward)
+        (RunStatus::Succeeded, Asked::Forward | Asked::Cancel)
         | (RunStatus::RolledBack, Asked::Rollback)
         | (RunStatus::Cancelled, Asked::Cancel) => Exit::Succeeded,
-        // It came to its end before it was told: then it was not undone.
-        (RunStatus::Succeeded, Asked::Rollback) => Exit::Failed,
-        (RunStatus::Succeeded, Asked::Cancel) => Exit::Succeeded,
         (RunStatus::RolledBack, Asked::Forward | Asked::Cancel) => Exit::RolledBack,
         (RunStatus::RollbackFailed, _) => Exit::RollbackFailed,
-        (RunStatus::Waiting, _) => Exit::WaitingForPerson,
         // `--until` ends a run in the middle on purpose; a step that needs a person does not.
-        (RunStatus::Paused, _) if paused(engine).next().is_none() => Exit::Succeeded,
-        (RunStatus::Paused, _) => Exit::WaitingForPerson,
-        (RunStatus::Failed, _) => Exit::Failed,
+        (RunStatus::Paused, Asked::Forward) if paused(engine).next().is_none() => Exit::Succeeded,
+        (RunStatus::Paused | RunStatus::Waiting, _) => Exit::WaitingForPerson,
+        // A run that came to its end before it was told to go back was not undone.
+        (RunStatus::Failed, _) | (RunStatus::Succeeded, Asked::Rollback) => Exit::Failed,
         (RunStatus::Cancelled | RunStatus::Running | RunStatus::RollingBack, _) => Exit::Interrupted,
     }
 }

@@ -1,5 +1,6 @@
 //! Why a command could not do what it was asked for, and how that is told.
 
+use std::fmt::Write as _;
 use std::io;
 
 use serde_json::{Value, json};
@@ -26,8 +27,19 @@ pub struct Fault {
     pub causes: Vec<String>,
     /// What is wrong with the pipeline, place by place; then the message is not told.
     pub problems: Option<Problems>,
-    /// More for people, told before the message; and for programs, a field of the document.
-    pub detail: Option<(String, &'static str, Value)>,
+    /// The plan or the table behind it.
+    pub detail: Option<Box<Detail>>,
+}
+
+/// What belongs to a fault and is more than a message.
+#[derive(Debug)]
+pub struct Detail {
+    /// For people, told before the message.
+    pub text: String,
+    /// The name of the field in the `--json` document.
+    pub name: &'static str,
+    /// The field.
+    pub value: Value,
 }
 
 impl Fault {
@@ -89,12 +101,12 @@ impl Fault {
                 "class": self.class,
                 "help": self.help,
                 "causes": self.causes,
-                "problems": self.problems.as_ref().map(Problems::to_json).unwrap_or_else(|| json!([])),
+                "problems": self.problems.as_ref().map_or_else(|| json!([]), Problems::to_json),
                 "exit": self.exit.code(),
             }
         });
-        if let Some((_, name, value)) = &self.detail {
-            document[*name] = value.clone();
+        if let Some(detail) = &self.detail {
+            document[detail.name] = detail.value.clone();
         }
         document
     }
@@ -117,8 +129,8 @@ impl Fault {
         if let Some(problems) = &self.problems {
             return problems.render(console::colors_enabled_stderr());
         }
-        let detail =
-            self.detail.as_ref().filter(|(text, ..)| !text.is_empty()).map(|(text, ..)| format!("{text}\n")).unwrap_or_default();
+        let detail = self.detail.as_ref().filter(|detail| !detail.text.is_empty());
+        let detail = detail.map(|detail| format!("{}\n", detail.text)).unwrap_or_default();
         format!("{detail}{}", failure_text(&self.message, &self.causes, self.class, self.help.as_deref()))
     }
 }
@@ -139,7 +151,7 @@ pub fn failure_text(message: &str, causes: &[String], class: Option<ErrorClass>,
         });
     }
     if let Some(help) = help {
-        text.push_str(&format!("\n  {} ", console::style("help:").for_stderr().cyan()));
+        let _ = write!(text, "\n  {} ", console::style("help:").for_stderr().cyan());
         text.push_str(&help.replace('\n', "\n        "));
     }
     text
@@ -160,14 +172,15 @@ impl From<ExecutorError> for Fault {
             ExecutorError::Problems(problems) => Self::problems(problems),
             ExecutorError::Setup(failure) => Self::failure(*failure),
             ExecutorError::Preflight(plan) => {
-                let data = serde_json::to_value(&plan).unwrap_or_default();
+                let value = serde_json::to_value(&plan).unwrap_or_default();
                 let text = report::plan::text(&plan, report::Style::default());
-                Self { help, detail: Some((text, "plan", data)), ..Self::wrong(message) }
+                Self { help, detail: Some(Box::new(Detail { text, name: "plan", value })), ..Self::wrong(message) }
             }
             ExecutorError::Edited(table) => {
-                let data = serde_json::to_value(&table).unwrap_or_default();
+                let value = serde_json::to_value(&table).unwrap_or_default();
                 // `ferry resume --pipeline` has shown the table already.
-                Self { help, detail: Some((String::new(), "edit", data)), ..Self::wrong(message) }
+                let text = String::new();
+                Self { help, detail: Some(Box::new(Detail { text, name: "edit", value })), ..Self::wrong(message) }
             }
             ExecutorError::Interrupted { .. } => Self { help, ..Self::wrong(message).exit(Exit::Interrupted) },
             _ => Self { help, ..Self::wrong(message) },

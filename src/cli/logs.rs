@@ -1,5 +1,6 @@
 //! `ferry logs`: what the steps of a run wrote.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -53,7 +54,7 @@ impl Logs {
         let run = journal.find_run(&self.run)?;
         let folder = journal.run_dir(&run);
         if let Some(step) = &self.step {
-            self.known(&journal, &run, step)?;
+            known(&journal, &run, step)?;
         }
         let mut read = Read::default();
         loop {
@@ -82,17 +83,6 @@ impl Logs {
         })
     }
 
-    /// A step that never wrote has no file: whether it is a step says the journal.
-    fn known(&self, journal: &Journal, run: &str, step: &str) -> Result<(), Fault> {
-        let (_, engine) = super::project::read_run(journal, run)?;
-        if engine.step(&StepPath::from(step)).is_some() {
-            return Ok(());
-        }
-        let near = nearest(step, engine.steps().map(|node| node.path.as_str()));
-        Err(Fault::wrong(format!("run `{run}` has no step `{step}`"))
-            .help(near.map_or_else(|| format!("`ferry show {run}` lists its steps"), |near| format!("did you mean `{near}`?"))))
-    }
-
     fn show(&self, context: &Context, lines: &[Line]) -> Result<(), Fault> {
         if context.out.json {
             for line in lines {
@@ -109,13 +99,24 @@ impl Logs {
                 LogStream::Ferry => console::style("·").dim(),
             };
             let time = console::style(line.at.strftime("%H:%M:%S").to_string()).dim();
-            text.push_str(&format!("{time} {name}{sign} {}\n", one_line_keeping_lead(&line.text)));
+            let _ = writeln!(text, "{time} {name}{sign} {}", one_line_keeping_lead(&line.text));
         }
         if !text.is_empty() {
             context.out.text(&text)?;
         }
         Ok(())
     }
+}
+
+/// A step that never wrote has no file: whether it is a step says the journal.
+fn known(journal: &Journal, run: &str, step: &str) -> Result<(), Fault> {
+    let (_, engine) = super::project::read_run(journal, run)?;
+    if engine.step(&StepPath::from(step)).is_some() {
+        return Ok(());
+    }
+    let near = nearest(step, engine.steps().map(|node| node.path.as_str()));
+    Err(Fault::wrong(format!("run `{run}` has no step `{step}`"))
+        .help(near.map_or_else(|| format!("`ferry show {run}` lists its steps"), |near| format!("did you mean `{near}`?"))))
 }
 
 /// Indentation means something in logs.

@@ -34,6 +34,7 @@ mod sync;
 mod why;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -251,7 +252,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 fn exit_statuses() -> String {
     let mut text = String::from("Exit status:\n");
     for exit in Exit::ALL {
-        text.push_str(&format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
+        let _ = writeln!(text, "  {:>3}  {}", exit.code(), exit.meaning());
     }
     text.push_str("\nRUN is a run's id, a unique prefix of it, or `last`. `ferry COMMAND --help` shows examples and the JSON.");
     text

@@ -87,7 +87,7 @@ fn written(arg: &Arg) -> String {
     let value = arg
         .get_action()
         .takes_values()
-        .then(|| arg.get_value_names().map(|names| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ")))
+        .then(|| arg.get_value_names().map(|names| names.iter().map(clap::builder::Str::as_str).collect::<Vec<_>>().join(" ")))
         .flatten()
         .unwrap_or_default();
     if arg.is_positional() {

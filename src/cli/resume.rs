@@ -71,7 +71,7 @@ impl Resume {
                 context.out.note(&report::edit::text(&table));
             }
             let is_open = table.open().next().is_some();
-            if !is_open && !table.differences.is_empty() && !self.yes && context.can_ask() && !context.ask("go on with it?") {
+            if !is_open && !table.differences.is_empty() && !self.yes && context.can_ask() && !Context::ask("go on with it?") {
                 return Err(Fault::wrong("nothing was done"));
             }
             how.pipeline = Some((file, loaded));

@@ -1,6 +1,7 @@
 //! `ferry rollback`: undoes what a run has started, last first.
 
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 use super::drive::{Drive, Waiting, until_free};
 use super::ending::{self, Asked};
@@ -43,7 +44,7 @@ impl Rollback {
         }
         if !self.yes && context.can_ask() {
             context.out.note(&text(&engine));
-            if !context.ask("undo these?") {
+            if !Context::ask("undo these?") {
                 return Err(Fault::wrong("nothing was done"));
             }
         }
@@ -108,7 +109,7 @@ fn text(engine: &Engine) -> String {
             UndoDef::Skip => "stays: the pipeline says `undo: skip`",
             UndoDef::Impossible => "stays: it cannot be undone",
         };
-        text.push_str(&format!("  {:width$}  {}  {says}\n", node.path.as_str(), node.def.uses));
+        let _ = writeln!(text, "  {:width$}  {}  {says}", node.path.as_str(), node.def.uses);
     }
     if engine.is_past_pivot() {
         text.push_str("the pivot has started: this needs --past-pivot\n");

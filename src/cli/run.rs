@@ -72,7 +72,7 @@ impl Run {
             if plan.blocking().next().is_some() {
                 return Err(Fault::said(Exit::Wrong));
             }
-            if !context.ask("start?") {
+            if !Context::ask("start?") {
                 return Err(Fault::wrong("nothing was started"));
             }
         }

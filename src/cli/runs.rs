@@ -16,7 +16,7 @@ use crate::units::Span;
     `live` says whether a runner is at work on it."
 )]
 pub struct Runs {
-    /// Only runs of this status: running, waiting, paused, failed, rolled_back, …
+    /// Only runs of this status: `running`, `waiting`, `paused`, `failed`, `rolled_back`, …
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
     /// Only runs of the pipeline of this name

@@ -133,7 +133,7 @@ impl Story {
                 let lock = engine.step(step).and_then(|node| node.lock.as_deref()).unwrap_or("?");
                 Told::of(Mark::Note, step, format!("waits for the lock `{lock}`, held by {holder}"))
             }
-            Event::InspectFailed { step, failure } => failed(step, &self.again("could not be inspected", step, engine), failure),
+            Event::InspectFailed { step, failure } => failed(step, &again("could not be inspected", step, engine), failure),
             Event::AttemptStarted { step, attempt } => {
                 self.began.insert(step.clone(), at);
                 let text = if *attempt > 1 { format!("started, attempt {attempt}") } else { "started".to_owned() };
@@ -180,7 +180,7 @@ impl Story {
                 }
                 Told::of(Mark::Done, step, text).took(took)
             }
-            Outcome::Failed { failure } => failed(step, &self.again("failed", step, engine), failure).took(took),
+            Outcome::Failed { failure } => failed(step, &again("failed", step, engine), failure).took(took),
             Outcome::Stopped => Told::of(Mark::Stopped, step, "stopped; a resumed run goes on with it").took(took),
             Outcome::Interrupted => Told::of(Mark::Stopped, step, "was interrupted: its runner died"),
         }
@@ -190,19 +190,19 @@ impl Story {
         let took = self.since(step, at);
         match outcome {
             Outcome::Succeeded { .. } => Told::of(Mark::Undone, step, "undone").took(took),
-            Outcome::Failed { failure } => failed(step, &self.again("could not be undone", step, engine), failure).took(took),
+            Outcome::Failed { failure } => failed(step, &again("could not be undone", step, engine), failure).took(took),
             Outcome::Stopped => Told::of(Mark::Stopped, step, "undo stopped").took(took),
             Outcome::Interrupted => Told::of(Mark::Stopped, step, "undo was interrupted: its runner died"),
         }
     }
+}
 
-    /// `failed, is tried again`, when the engine says so.
-    fn again(&self, word: &str, step: &StepPath, engine: &Engine) -> String {
-        match engine.step(step).map(|node| node.state) {
-            Some(State::Backoff | State::UndoBackoff) => format!("{word}, is tried again"),
-            Some(State::Paused) => format!("{word}, waits for a person"),
-            _ => word.to_owned(),
-        }
+/// `failed, is tried again`, when the engine says so.
+fn again(word: &str, step: &StepPath, engine: &Engine) -> String {
+    match engine.step(step).map(|node| node.state) {
+        Some(State::Backoff | State::UndoBackoff) => format!("{word}, is tried again"),
+        Some(State::Paused) => format!("{word}, waits for a person"),
+        _ => word.to_owned(),
     }
 }
 
@@ -273,8 +273,8 @@ pub fn summary(output: &Value) -> String {
         Value::Object(fields) => {
             // What every command and assertion leaves says nothing new beside the sign.
             let is_usual = |name: &str, value: &Value| match name {
-                "ran" | "held" => *value == Value::Bool(true),
-                "code" => *value == Value::from(0),
+                "ran" | "held" => value.as_bool() == Some(true),
+                "code" => value.as_i64() == Some(0),
                 _ => false,
             };
             let told: Vec<String> = fields
@@ -283,7 +283,7 @@ pub fn summary(output: &Value) -> String {
                 .filter_map(|(name, value)| Some((format!("{}{}", label(name), scalar(name, value)?), value)))
                 // A first zero is news, the zeros behind it are not.
                 .enumerate()
-                .filter(|(index, (_, value))| *index == 0 || **value != Value::from(0))
+                .filter(|(index, (_, value))| *index == 0 || value.as_u64() != Some(0))
                 .map(|(_, (text, _))| text)
                 .take(MOST)
                 .collect();

@@ -55,15 +55,15 @@ impl Bench {
     /// Waits until a file is there.
     #[track_caller]
     pub fn wait_for(&self, name: &str) {
-        self.wait_until(|| self.path(name).exists());
+        Self::wait_until(|| self.path(name).exists());
     }
 
     /// Waits until something is so, a minute at most.
     #[track_caller]
-    pub fn wait_until(&self, mut is_so: impl FnMut() -> bool) {
+    pub fn wait_until(mut is_so: impl FnMut() -> bool) {
         let start = Instant::now();
         while !is_so() {
-            assert!(start.elapsed() < Duration::from_secs(60), "it did not come to it within a minute");
+            assert!(start.elapsed() < Duration::from_mins(1), "it did not come to it within a minute");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

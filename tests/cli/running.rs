@@ -155,7 +155,7 @@ fn an_approval_is_given_from_another_process() {
     let bench = Bench::new();
     bench.write("asks.yaml", ASKS);
     let started = bench.start(&["run", "asks.yaml", "--wait"]);
-    bench.wait_until(|| bench.run(&["runs"]).code == Some(0) && bench.run(&["approve", "last", "go"]).code == Some(0));
+    Bench::wait_until(|| bench.run(&["runs"]).code == Some(0) && bench.run(&["approve", "last", "go"]).code == Some(0));
     started.ends().exits(0);
     assert!(bench.path("after.txt").exists());
 }
@@ -215,7 +215,7 @@ fn a_second_sigint_ends_at_once_and_the_run_can_be_resumed() {
     let started = bench.start(&["run", "slow.yaml"]);
     bench.wait_for("began");
     started.signal("INT");
-    bench.wait_until(|| has(&bench, |event| matches!(event, Event::CancelRequested { .. })));
+    Bench::wait_until(|| has(&bench, |event| matches!(event, Event::CancelRequested { .. })));
     started.signal("INT");
     started.ends().exits(130);
     bench.write("release", "");
