@@ -73,8 +73,32 @@ fn the_folder_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let (_temp, dir) = folder();
     Journal::open(&dir).expect("a new journal");
-    let mode = std::fs::metadata(&dir).expect("made").permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
+    let mode = |path: &Path| std::fs::metadata(path).expect("made").permissions().mode() & 0o777;
+    assert_eq!((mode(&dir), mode(&dir.join(FILE))), (0o700, 0o600));
+}
+
+#[test]
+fn many_may_make_the_journal_at_once() {
+    for _ in 0..10 {
+        let (_temp, dir) = folder();
+        let start = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (dir, start) = (&dir, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let journal = Journal::open(dir).expect("whoever comes second finds it made");
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a thread");
+                    runtime.block_on(async {
+                        let run = format!("r{n}");
+                        let lease = journal.acquire(&run, "anna@desk").await.expect("nobody holds it");
+                        journal.append(&lease, vec![created(&run)]).await.expect("room");
+                    });
+                });
+            }
+        });
+        assert_eq!(Journal::read(&dir).and_then(|journal| journal.runs()).expect("whole").len(), 8);
+    }
 }
 
 #[test]

@@ -103,7 +103,11 @@ impl StepLog {
 
     fn file<'a>(&self, state: &'a mut State, dir: &Path) -> std::io::Result<&'a mut File> {
         if state.file.is_none() {
-            std::fs::create_dir_all(dir)?;
+            let mut folders = std::fs::DirBuilder::new();
+            folders.recursive(true);
+            #[cfg(unix)]
+            std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
+            folders.create(dir)?;
             let mut file = OpenOptions::new().create(true).append(true).open(dir.join(file_name(&self.step)))?;
             if file.seek(SeekFrom::End(0))? == 0 {
                 writeln!(file, "{TITLE}{}", self.step)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{FILE, JournalError};
 
@@ -66,6 +66,7 @@ pub(super) fn open(dir: &Path, max_size: Option<u64>) -> Result<Connection, Jour
     let path = dir.join(FILE);
     create_folder(dir)?;
     refuse_emptied(&path)?;
+    create_file(&path)?;
     let of = |error: rusqlite::Error| JournalError::of(&path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&path, flags).map_err(of)?;
@@ -76,9 +77,8 @@ pub(super) fn open(dir: &Path, max_size: Option<u64>) -> Result<Connection, Jour
     if connection.is_readonly("main").map_err(of)? {
         return Err(JournalError::Unwritable { path, why: "the file is read-only".to_owned() });
     }
-    connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON;")
-        .map_err(of)?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON;").map_err(of)?;
+    use_log(&connection).map_err(of)?;
     if let Some(bytes) = max_size {
         let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(of)?;
         let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
@@ -145,9 +145,12 @@ fn immutable(path: &Path) -> PathBuf {
 fn identify(connection: &Connection, path: &Path) -> Result<Found, JournalError> {
     let of = |error: rusqlite::Error| JournalError::of(path, &error);
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(of);
+    // At one moment: another process may be making the tables right now.
+    connection.execute_batch("SAVEPOINT look").map_err(of)?;
     let application = number("application_id")?;
     let version = number("user_version")?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(of)?;
+    connection.execute_batch("RELEASE look").map_err(of)?;
     match (application, version, tables) {
         (0, 0, 0) => Ok(Found::Empty),
         (APPLICATION, VERSION, 1..) => Ok(Found::Ours),
@@ -171,6 +174,33 @@ fn create(connection: &mut Connection, path: &Path) -> Result<(), JournalError> 
             .map_err(of)?;
     }
     transaction.commit().map_err(of)
+}
+
+/// Wherever the folder is, what is in the file is for its owner only; SQLite gives the files beside it the same mode.
+fn create_file(path: &Path) -> Result<(), JournalError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(JournalError::Unwritable { path: path.to_owned(), why: error.to_string() }),
+    }
+}
+
+/// WAL, which a file remembers. Only the very first switch needs the file for itself, and SQLite does not wait for that:
+/// two who make a journal at once would both be told that it is busy.
+fn use_log(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let begun = std::time::Instant::now();
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The folder holds what people said and programs printed: it is for its owner only.
