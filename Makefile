@@ -11,7 +11,7 @@ export PATH := $(TOOLS)/bin:$(PATH)
 NEXTEST_VERSION := 0.9.143
 # `make test ARGS="--test cli resume"` runs only what matches.
 ARGS ?=
-# How many times `make sweep` kills a run.
+# How often `make sweep` kills the runner.
 SWEEP ?= 200
 
 .DEFAULT_GOAL := help
@@ -38,8 +38,8 @@ doc-tests:
 demo: ## move a bucket between two S3 servers, with a kill -9 in the middle
 	scripts/demo.sh
 
-sweep: parts tools ## the long crash sweep: kill -9 at SWEEP random moments, resume, compare
-	FERRY_SWEEP=$(SWEEP) cargo nextest run --locked --release --no-capture --test crash_sweep
+sweep: tools ## the long crash sweep: kill -9 at SWEEP random moments, resume or roll back, compare
+	FERRY_KILLS=$(SWEEP) cargo nextest run --locked --no-capture --test sweep
 
 bench: ## the figures of docs/performance.md
 	cargo bench --locked
