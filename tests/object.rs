@@ -1,5 +1,18 @@
 //! Objects between real stores: what is copied, listed, compared, deleted, undone.
 
+#[path = "object/any_to_any.rs"]
+mod any_to_any;
+#[path = "object/names.rs"]
+mod names;
+#[path = "object/resume.rs"]
+mod resume;
+#[path = "object/rules.rs"]
+mod rules;
+#[path = "object/undo.rs"]
+mod undo;
+#[path = "object/weather.rs"]
+mod weather;
+
 mod parts;
 
 use parts::scene::{Scene, directory, s3_store};

@@ -11,6 +11,7 @@ use opendal::options::ListOptions;
 use opendal::{Entry, EntryMode, Lister};
 
 use super::classify::{classify, is_missing};
+use super::directory::{self, Found};
 use super::store::{Facts, Store};
 use crate::error::StepError;
 
@@ -187,6 +188,15 @@ async fn next_flat(store: &Store, lister: &mut Lister) -> Result<Option<Listed>,
 /// all that is in it starts with that.
 async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result<Vec<Item>, StepError> {
     let path = format!("{}{folder}", store.prefix());
+    let is_done = |key: &str| after.is_some_and(|after| after >= key && !after.starts_with(key));
+    if store.scheme() == "fs" {
+        let found = directory::read(std::path::Path::new(&format!("/{path}")), folder, store.label()).await?;
+        let items = found.into_iter().filter_map(|found| match found {
+            Found::Entry(listed) => Some(Item::Entry(listed)),
+            Found::Folder(key) => (!is_done(&key) && !store.is_unfinished(&key)).then_some(Item::Folder(key)),
+        });
+        return Ok(sorted(items.collect()));
+    }
     let path = if path.is_empty() { "/" } else { &path };
     let mut lister = match store.operator().lister_options(path, ListOptions::default()).await {
         Ok(lister) => lister,
@@ -204,8 +214,10 @@ async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result
         let Some(key) = entry.path().strip_prefix(store.prefix()).map(str::to_owned) else { continue };
         let is_itself = key == folder;
         if entry.metadata().mode() == EntryMode::DIR && !is_itself {
-            let is_done = after.is_some_and(|after| after >= key.as_str() && !after.starts_with(&key));
-            if !is_done && !store.is_unfinished(&key) {
+            if !key.ends_with('/') {
+                // A link that leads to a folder.
+                items.push(Item::Entry(Listed { key, kind: Kind::Other, facts: Facts::default(), md5: None }));
+            } else if !is_done(&key) {
                 items.push(Item::Folder(key));
             }
         } else if let Some(listed) = listed(store, entry) {
@@ -215,9 +227,13 @@ async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result
             }
         }
     }
+    Ok(sorted(items))
+}
+
+fn sorted(mut items: Vec<Item>) -> Vec<Item> {
     items.sort_by(|a, b| a.name().cmp(b.name()));
     items.dedup_by(|a, b| a.name() == b.name());
-    Ok(items)
+    items
 }
 
 fn listed(store: &Store, entry: Entry) -> Option<Listed> {

@@ -4,6 +4,7 @@
 //! decided here. Never here: a decision about what is copied, a directory or bucket that looking at a place creates.
 
 mod classify;
+mod directory;
 mod listing;
 mod open;
 mod options;
@@ -114,10 +115,9 @@ impl Stores {
     }
 
     fn unknown(&self, name: &str) -> StepError {
-        let near =
-            self.inner.definitions.keys().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+        let near = self.inner.definitions.keys().map(|known| (strsim::osa_distance(known, name), known)).min();
         let help = match near {
-            Some(near) if strsim::jaro_winkler(near, name) > 0.7 => format!("did you mean `{near}`?"),
+            Some((distance, near)) if distance <= 2 && distance < name.chars().count() => format!("did you mean `{near}`?"),
             _ => "list it under `stores:`, or write a URL such as `s3://bucket/prefix/`".to_owned(),
         };
         StepError::permanent(format!("there is no store `{name}`")).help(help)

@@ -170,7 +170,8 @@ impl Wanted {
                         tracing::debug!(operation = ?event.op, repeat = event.attempt, "a request to a store is repeated");
                     }),
             )
-            .layer(ConcurrentLimitLayer::new(patience.at_once));
+            // Each operation by SFTP holds a connection of its own, and servers take few.
+            .layer(ConcurrentLimitLayer::new(if self.scheme == "sftp" { patience.at_once.min(8) } else { patience.at_once }));
         Ok(Opened { operator, is_ordered: Arc::new(AtomicBool::new(true)), keeps_metadata: Arc::new(AtomicBool::new(true)) })
     }
 }

@@ -35,6 +35,15 @@ pub enum Answer {
     Read,
 }
 
+/// Many stores tell whole seconds only; then seconds are compared.
+fn is_not_older(target: jiff::Timestamp, source: jiff::Timestamp) -> bool {
+    if target.subsec_nanosecond() == 0 || source.subsec_nanosecond() == 0 {
+        target.as_second() >= source.as_second()
+    } else {
+        target >= source
+    }
+}
+
 impl Rule {
     /// Compares what is listed, for a copy: it is to be avoided where nothing speaks for it.
     pub fn of_copy(self, source: &Listed, target: &Listed) -> Answer {
@@ -43,7 +52,7 @@ impl Rule {
             return Answer::Different;
         }
         let by_md5 = source.md5.as_ref().zip(target.md5.as_ref()).map(|(a, b)| a == b);
-        let by_time = source.facts.modified.zip(target.facts.modified).map(|(a, b)| a <= b);
+        let by_time = source.facts.modified.zip(target.facts.modified).map(|(a, b)| is_not_older(b, a));
         match self {
             Self::Size => Answer::Same,
             Self::Auto => answer(by_md5.or(by_time).unwrap_or(false)),

@@ -67,6 +67,16 @@ impl From<StepError> for Trouble {
     }
 }
 
+/// What came of passing a body on.
+enum Sent {
+    /// All bytes, and the answer proved that they are the object's that was looked at.
+    Proved,
+    /// All bytes; whether the object is still what it was has to be looked at.
+    Whole,
+    /// The object has another size than it had, or is another.
+    Changed,
+}
+
 enum Try {
     Copied(Copied),
     /// The source is not what it was when the copy began.
@@ -181,8 +191,8 @@ impl Transfer {
         };
         let sent = self.send(key, from, metadata, &mut writer).await;
         let still = match &sent {
-            // Reading by `ETag` has proved it.
-            Ok(_) if self.source.abilities().reads_if_match && metadata.etag().is_some() => true,
+            // The answer that carried the body told which object it was.
+            Ok(Sent::Proved) => true,
             Err(Trouble::Step(error)) if self.stop.is_cancelled() => {
                 let _ = writer.abort().await;
                 return Err(Trouble::Step(StepError::transient(error.message.clone())));
@@ -190,7 +200,7 @@ impl Transfer {
             _ => self.is_still(from, metadata).await,
         };
         match sent {
-            Ok(true) if still => {}
+            Ok(Sent::Proved | Sent::Whole) if still => {}
             Ok(_) => {
                 let _ = writer.abort().await;
                 return Ok(Err(Try::Changed));
@@ -213,11 +223,11 @@ impl Transfer {
         }
     }
 
-    /// Whether all bytes came. `false`: the object has another size than it had, or is another.
-    async fn send(&self, key: &str, from: &str, metadata: &Metadata, writer: &mut Writer) -> Result<bool, Trouble> {
+    /// Passes the body on.
+    async fn send(&self, key: &str, from: &str, metadata: &Metadata, writer: &mut Writer) -> Result<Sent, Trouble> {
         let size = metadata.content_length();
         if size == 0 {
-            return Ok(true);
+            return Ok(Sent::Whole);
         }
         let abilities = self.source.abilities();
         let mut options = ReaderOptions::default();
@@ -229,9 +239,9 @@ impl Transfer {
             }
         }
         let reader = self.source.operator().reader_options(from, options).await.map_err(|error| self.not_read(key, error))?;
-        let mut stream = match reader.into_stream(0..size).await {
+        let mut stream = match reader.clone().into_stream(0..size).await {
             Ok(stream) => stream,
-            Err(error) if is_changed(&error) => return Ok(false),
+            Err(error) if is_changed(&error) => return Ok(Sent::Changed),
             Err(error) => return Err(self.not_read(key, error)),
         };
         let mut came = 0;
@@ -244,7 +254,7 @@ impl Transfer {
             let piece = match piece {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break,
-                Err(error) if is_changed(&error) => return Ok(false),
+                Err(error) if is_changed(&error) => return Ok(Sent::Changed),
                 Err(error) => return Err(self.not_read(key, error)),
             };
             let bytes = piece.len() as u64;
@@ -259,7 +269,16 @@ impl Transfer {
                 self.source.label()
             ))));
         }
-        Ok(came == size)
+        if came != size {
+            return Ok(Sent::Changed);
+        }
+        // One answer carried it all; and servers that do not know `If-Match` still say what they sent.
+        let is_one_answer = size <= 2 * PIECE;
+        match reader.metadata().map(Facts::of).filter(|facts| is_one_answer && facts.etag.is_some()) {
+            Some(sent) if sent.agree(&Facts::of(metadata)) => Ok(Sent::Proved),
+            Some(_) => Ok(Sent::Changed),
+            None => Ok(Sent::Whole),
+        }
     }
 
     fn write_options(&self, metadata: &Metadata, piece: u64) -> WriteOptions {

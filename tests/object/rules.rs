@@ -1,0 +1,135 @@
+//! What is copied, deleted, counted and refused.
+
+use serde_json::json;
+
+use crate::parts::scene::{Scene, directory, options, s3_store};
+use crate::parts::{self, NEW, OLD};
+
+fn two() -> (Scene, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a directory");
+    let scene = Scene::new([
+        ("mem", options(&[("scheme", "memory")])),
+        ("here", directory(&folder.path().join("in"))),
+        ("there", directory(&folder.path().join("out"))),
+    ]);
+    (scene, folder)
+}
+
+#[tokio::test]
+async fn a_source_without_objects_is_a_failure_unless_expected() {
+    let (scene, folder) = two();
+    let error = scene.run("object.sync", json!({"from": "here:", "to": "there:"})).await.expect_err("nothing there");
+    assert!(error.message.contains("no object to copy"), "{error}");
+    let output = scene.run("object.sync", json!({"from": "here:", "to": "there:", "allow_empty": true})).await.expect("fine");
+    assert_eq!(output["copied"], 0);
+    assert!(!folder.path().join("in").exists());
+    scene.put("mem:", "a.txt", "x").await;
+    let with = json!({"from": "mem:", "to": "there:", "include": ["*.jpg"]});
+    assert!(scene.run("object.sync", with).await.is_err());
+}
+
+#[tokio::test]
+async fn only_what_differs_is_copied() {
+    let (Some(old), Some(new)) = (parts::s3(OLD), parts::s3(NEW)) else { return };
+    let scene = Scene::new([("old", s3_store(old.port, OLD)), ("new", s3_store(new.port, NEW))]);
+    for name in ["a", "b", "c"] {
+        scene.put("old:", name, name).await;
+    }
+    let with = json!({"from": "old:", "to": "new:"});
+    scene.run("object.sync", with.clone()).await.expect("copied");
+    // The same size and a newer time, another content: MD5 sees it.
+    scene.put("new:", "b", "X").await;
+    scene.put("old:", "d", "new").await;
+    let plan = scene.plan("object.sync", with.clone()).await.expect("planned");
+    assert_eq!((plan.objects, plan.bytes), (Some(2), Some(4)));
+    assert!(plan.warnings.iter().any(|text| text.contains("overwrites 1 object") && text.contains("`b`")), "{plan:?}");
+    let output = scene.run("object.sync", with).await.expect("copied");
+    assert_eq!(
+        (output["copied"].as_u64(), output["overwritten"].as_u64(), output["skipped"].as_u64()),
+        (Some(2), Some(1), Some(2))
+    );
+    assert_eq!(scene.get("new:", "b").await.as_deref(), Some(&b"b"[..]));
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_unless_asked_and_never_too_much() {
+    let (scene, _folder) = two();
+    for name in ["a", "keep.tmp"] {
+        scene.put("mem:", name, "x").await;
+    }
+    for name in ["a", "x", "y/z", "own.tmp"] {
+        scene.put("there:", name, "old").await;
+    }
+    scene.run("object.sync", json!({"from": "mem:", "to": "there:"})).await.expect("copied");
+    assert_eq!(scene.names("there:").await, ["a", "keep.tmp", "own.tmp", "x", "y/z"]);
+    let with = json!({"from": "mem:", "to": "there:", "delete": true, "max_delete": 1, "exclude": ["*.tmp"]});
+    let error = scene.run("object.sync", with).await.expect_err("too much");
+    assert!(error.message.contains("would delete 2 objects"), "{error}");
+    assert_eq!(scene.names("there:").await.len(), 5);
+    let with = json!({"from": "mem:", "to": "there:", "delete": true, "max_delete": 2, "exclude": ["*.tmp"]});
+    assert_eq!(scene.run("object.sync", with).await.expect("deleted")["deleted"], 2);
+    assert_eq!(scene.names("there:").await, ["a", "keep.tmp", "own.tmp"]);
+}
+
+#[tokio::test]
+async fn a_comparison_names_each_kind_of_difference_and_fails() {
+    let (scene, _folder) = two();
+    for (name, content) in [("same", "x"), ("size", "x"), ("content", "x"), ("missing", "x")] {
+        scene.put("mem:", name, content).await;
+    }
+    for (name, content) in [("same", "x"), ("size", "xy"), ("content", "y"), ("extra", "x")] {
+        scene.put("there:", name, content).await;
+    }
+    let error = scene.run("object.compare", json!({"from": "mem:", "to": "there:"})).await.expect_err("they differ");
+    for what in ["`content` has another content", "`extra` is only there", "`missing` is missing", "`size` has another size"] {
+        assert!(error.message.contains(what), "{error}");
+    }
+    let list = std::fs::read_to_string(scene.scratch().join("differences.jsonl")).expect("the whole list");
+    assert_eq!(list.lines().count(), 4);
+    let empty = scene.run("object.compare", json!({"from": "mem:none/", "to": "there:none/"})).await;
+    assert!(empty.is_err(), "two empty places prove nothing");
+}
+
+#[tokio::test]
+async fn a_delete_without_a_prefix_is_refused() {
+    let Some(server) = parts::s3(OLD) else { return };
+    let scene = Scene::new([("old", s3_store(server.port, OLD))]);
+    for name in ["tmp/a", "tmp/b", "keep"] {
+        scene.put("old:", name, "x").await;
+    }
+    let error = scene.run("object.delete", json!({"from": "old:"})).await.expect_err("everything");
+    assert!(error.help.expect("it helps").contains("everything: true"));
+    let plan = scene.plan("object.delete", json!({"from": "old:tmp/"})).await.expect("planned");
+    assert_eq!(plan.objects, Some(2));
+    assert_eq!(scene.names("old:").await.len(), 3, "a plan changes nothing");
+    let with = json!({"from": "old:tmp/"});
+    assert_eq!(scene.run("object.delete", with).await.expect("deleted")["deleted"], 2);
+    assert_eq!(scene.names("old:").await, ["keep"]);
+    let with = json!({"from": "old:", "everything": true});
+    assert_eq!(scene.run("object.delete", with).await.expect("deleted")["deleted"], 1);
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing() {
+    let (scene, folder) = two();
+    scene.put("mem:", "a", "x").await;
+    for uses in ["object.sync", "object.compare"] {
+        let _ = scene.plan(uses, json!({"from": "mem:", "to": "there:"})).await.expect("planned");
+    }
+    for uses in ["object.list", "object.delete"] {
+        let _ = scene.plan(uses, json!({"from": "there:"})).await.expect("planned");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 0);
+    assert_eq!(scene.names("mem:").await, ["a"]);
+}
+
+#[tokio::test]
+async fn bandwidth_is_kept_to() {
+    let (scene, _folder) = two();
+    for number in 0..8 {
+        scene.put("mem:", &number.to_string(), vec![0; 100_000]).await;
+    }
+    let start = std::time::Instant::now();
+    scene.run("object.sync", json!({"from": "mem:", "to": "there:", "bandwidth": "1MB/s"})).await.expect("copied");
+    assert!(start.elapsed().as_millis() >= 790, "{:?}", start.elapsed());
+}

@@ -1,0 +1,63 @@
+//! Undo: deletes what the step created, and nothing else.
+
+use serde_json::json;
+
+use crate::parts::scene::{Scene, s3_store};
+use crate::parts::{self, NEW, OLD};
+
+async fn scene() -> Option<(Scene, parts::Server, parts::Server)> {
+    let (old, new) = (parts::s3(OLD)?, parts::s3(NEW)?);
+    let scene = Scene::new([("old", s3_store(old.port, OLD)), ("new", s3_store(new.port, NEW))]);
+    for name in ["a", "b/c", "d", "shared"] {
+        scene.put("old:", name, format!("new {name}")).await;
+    }
+    scene.put("new:", "mine", "was here").await;
+    Some((scene, old, new))
+}
+
+#[tokio::test]
+async fn undo_deletes_what_was_created_and_nothing_else() {
+    let Some((scene, _old, _new)) = scene().await else { return };
+    let with = json!({"from": "old:", "to": "new:"});
+    scene.run("object.sync", with.clone()).await.expect("copied");
+    assert_eq!(scene.names("new:").await, ["a", "b/c", "d", "mine", "shared"]);
+    // Someone else has taken one over since.
+    scene.put("new:", "d", "somebody else's").await;
+    scene.undo(with.clone()).await.expect("undone");
+    assert_eq!(scene.names("new:").await, ["d", "mine"]);
+    assert!(scene.warnings().iter().any(|text| text.contains("`d`") && text.contains("someone else")), "{:?}", scene.warnings());
+    scene.undo(with).await.expect("twice does no harm");
+    assert_eq!(scene.names("new:").await, ["d", "mine"]);
+}
+
+#[tokio::test]
+async fn what_was_overwritten_is_named() {
+    let Some((scene, _old, _new)) = scene().await else { return };
+    scene.put("new:", "shared", "the target's own").await;
+    let with = json!({"from": "old:", "to": "new:"});
+    assert_eq!(scene.run("object.sync", with.clone()).await.expect("copied")["overwritten"], 1);
+    scene.undo(with).await.expect("undone");
+    assert_eq!(scene.names("new:").await, ["mine", "shared"]);
+    assert!(
+        scene.warnings().iter().any(|text| text.contains("`shared`") && text.contains("no version")),
+        "{:?}",
+        scene.warnings()
+    );
+}
+
+#[tokio::test]
+async fn an_undo_before_any_attempt_does_nothing() {
+    let Some((scene, _old, _new)) = scene().await else { return };
+    scene.undo(json!({"from": "old:", "to": "new:"})).await.expect("nothing to do");
+    assert_eq!(scene.names("new:").await, ["mine"]);
+}
+
+#[tokio::test]
+async fn a_lost_ledger_is_told() {
+    let Some((scene, _old, _new)) = scene().await else { return };
+    let with = json!({"from": "old:", "to": "new:"});
+    scene.run("object.sync", with.clone()).await.expect("copied");
+    std::fs::remove_dir_all(scene.scratch()).expect("removed");
+    let error = scene.undo(with).await.expect_err("nobody knows what was created");
+    assert!(error.message.contains("is gone"), "{error}");
+}
