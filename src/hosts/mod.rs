@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub use local::LocalHost;
 
 use crate::error::StepError;
-use crate::secret::{Text, Vault};
+use crate::secret::{Text, Vault, unmarked};
 
 /// A program to run on a host.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +45,7 @@ pub struct Finished {
     pub stdout: Vec<u8>,
     /// Whether it wrote more than that.
     pub stdout_cut: bool,
-    /// The end of what it wrote to standard error, for messages.
+    /// The end of what it wrote to standard error, for messages; secrets masked.
     pub stderr_tail: String,
 }
 
@@ -94,6 +94,15 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     ) -> BoxFuture<'a, Result<(), StepError>>;
     /// Removes a file; none there is no error.
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>>;
+}
+
+/// What is said of a secret in an argument list, by whoever finds it first.
+pub fn secret_argument(marked: &str) -> StepError {
+    let shown = unmarked(marked.trim());
+    StepError::permanent(format!("a secret stands in the arguments of a command: `{shown}`")).help(
+        "every user of a machine can read arguments: pass the secret with `env:` or `stdin:`, and write `$NAME` for it in a \
+         shell command",
+    )
 }
 
 /// The machine that ferry runs on, under a name of the pipeline.

@@ -11,7 +11,7 @@ use super::{LogStream, Preview, Step, StepContext};
 use crate::catalogue::{Background, Interrupted, Traits, Undo};
 use crate::error::StepError;
 use crate::hosts::{Finished, Invocation, STDOUT_KEPT};
-use crate::secret::Text;
+use crate::secret::{Text, is_marked};
 
 /// Runs a command on a host.
 ///
@@ -160,6 +160,16 @@ impl Command {
         running.await
     }
 
+    /// A secret in an argument would be refused by the host; a plan says so before anything has begun.
+    fn refuse_secret_arguments(&self) -> Result<(), StepError> {
+        let lines = [Some(&self.run), self.check.as_ref(), self.undo.as_ref()];
+        let public = lines.into_iter().flatten().flat_map(Line::argv).chain(self.workdir.clone());
+        match public.into_iter().find(|text| is_marked(text)) {
+            None => Ok(()),
+            Some(text) => Err(crate::hosts::secret_argument(&text)),
+        }
+    }
+
     /// Whether `check` says that the work is done. Any exit code but 0 says no: the tool it asks may not be there yet.
     async fn is_done(&self, ctx: &StepContext, check: &Line) -> Result<bool, StepError> {
         let finished = self.execute(ctx, check, None).await?;
@@ -282,6 +292,7 @@ with:
     }
 
     async fn inspect(&self, ctx: &StepContext) -> Result<Before, StepError> {
+        self.refuse_secret_arguments()?;
         let already_done = match &self.check {
             Some(check) => Some(self.is_done(ctx, check).await?),
             None => None,

@@ -5,6 +5,9 @@ use crate::secret::Vault;
 /// A line longer than this goes to the log in parts.
 const LONGEST_LINE: usize = 64 << 10;
 
+/// How much of the end of an output is kept for messages.
+const TAIL: usize = 4 << 10;
+
 /// Bytes of an output that wait for the end of their line.
 pub(super) struct Lines<'a> {
     waiting: Vec<u8>,
@@ -48,15 +51,51 @@ impl<'a> Lines<'a> {
     fn cut(&self) -> usize {
         let longest = self.vault.longest_form();
         let latest = self.waiting.len().saturating_sub(longest).max(1);
-        let whole = self.vault.mask(&text(&self.waiting));
-        (latest.saturating_sub(longest).max(1)..=latest)
-            .rev()
-            .find(|cut| {
-                let (head, tail) = self.waiting.split_at(*cut);
-                std::str::from_utf8(tail).is_ok() == std::str::from_utf8(&self.waiting).is_ok()
-                    && format!("{}{}", self.vault.mask(&text(head)), self.vault.mask(&text(tail))) == whole
-            })
-            .unwrap_or(latest)
+        let earliest = latest.saturating_sub(longest).max(1);
+        whole_secrets(self.vault, &self.waiting, (earliest..=latest).rev()).unwrap_or(latest)
+    }
+}
+
+/// The first of these places at which bytes can be parted without parting a secret.
+fn whole_secrets(vault: &Vault, bytes: &[u8], mut places: impl Iterator<Item = usize>) -> Option<usize> {
+    let whole = vault.mask(&text(bytes));
+    let is_utf8 = std::str::from_utf8(bytes).is_ok();
+    places.find(|place| {
+        let (head, tail) = bytes.split_at(*place);
+        std::str::from_utf8(tail).is_ok() == is_utf8 && format!("{}{}", vault.mask(&text(head)), vault.mask(&text(tail))) == whole
+    })
+}
+
+/// The end of an output, masked, for messages.
+pub(super) struct Tail<'a> {
+    kept: Vec<u8>,
+    is_cut: bool,
+    vault: &'a Vault,
+    /// What may be the end of a secret whose beginning is gone.
+    doubtful: usize,
+}
+
+impl<'a> Tail<'a> {
+    pub(super) fn new(vault: &'a Vault) -> Self {
+        Self { kept: Vec::new(), is_cut: false, vault, doubtful: vault.longest_form() }
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.kept.extend_from_slice(bytes);
+        let over = self.kept.len().saturating_sub(TAIL + 2 * self.doubtful);
+        self.is_cut |= over > 0;
+        self.kept.drain(..over);
+    }
+
+    /// The text, without its first bytes if they may be the end of a secret that is no longer whole.
+    pub(super) fn text(&self) -> String {
+        let start = if self.is_cut {
+            let latest = self.kept.len().min(2 * self.doubtful);
+            whole_secrets(self.vault, &self.kept, self.doubtful..=latest).unwrap_or(latest)
+        } else {
+            0
+        };
+        self.vault.mask(&text(&self.kept[start..])).trim().to_owned()
     }
 }
 
@@ -96,6 +135,22 @@ mod tests {
             }
             lines.finish(|line| seen.push_str(&vault.mask(line)));
             assert_eq!(seen, format!("{}***{}", "x".repeat(lead), "y".repeat(90)), "after {lead} bytes");
+        }
+    }
+
+    #[test]
+    fn the_tail_never_begins_inside_a_secret() {
+        let vault = Vault::default();
+        vault.insert("key", SecretString::from("correct-horse\nbattery"));
+        for after in (TAIL - 10)..(TAIL + 100) {
+            let mut tail = Tail::new(&vault);
+            let written = format!("{}correct-horse\nbattery{}", "x".repeat(90), "y".repeat(after));
+            for piece in written.as_bytes().chunks(100) {
+                tail.push(piece);
+            }
+            let text = tail.text();
+            assert!(!text.contains("ry") && !text.contains("co"), "{after}: {}", &text[..40]);
+            assert!(text.trim_start_matches('x').trim_start_matches("***").starts_with('y') && text.len() >= TAIL - 50);
         }
     }
 }

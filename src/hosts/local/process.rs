@@ -12,13 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lifeline::Lifeline;
-use super::lines::Lines;
+use super::lines::{Lines, Tail};
 use crate::error::StepError;
-use crate::hosts::{Finished, Invocation, OnLine, STDOUT_KEPT};
-use crate::secret::{Text, Vault, is_marked, unmarked};
-
-/// How much of the end of standard error is kept for messages.
-const STDERR_TAIL: usize = 4 << 10;
+use crate::hosts::{Finished, Invocation, OnLine, STDOUT_KEPT, secret_argument};
+use crate::secret::{Text, Vault, is_marked};
 
 /// How long the outputs may stay open after the program has ended: what it left in the background may hold them.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -47,7 +44,7 @@ pub(super) async fn execute(
         signal: status.signal(),
         stdout_cut: output.stdout_cut,
         stdout: output.stdout,
-        stderr_tail: String::from_utf8_lossy(&output.tail).trim().to_owned(),
+        stderr_tail: output.tail.text(),
     })
 }
 
@@ -57,9 +54,7 @@ fn spawn(invocation: &Invocation, vault: &Vault, group: i32) -> Result<Child, St
         invocation.argv.split_first().ok_or_else(|| StepError::permanent("a command needs a program to run"))?;
     let public = invocation.argv.iter().map(String::as_str).chain(invocation.workdir.as_deref());
     if let Some(marked) = public.into_iter().find(|text| is_marked(text)) {
-        let shown = unmarked(marked);
-        return Err(StepError::permanent(format!("a secret stands in the arguments of a command: `{}`", shown.trim()))
-            .help("every user of a machine can read arguments: pass the secret with `env:` or `stdin:`, and write `$NAME` for it in a shell command"));
+        return Err(secret_argument(marked));
     }
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(group);
@@ -106,7 +101,7 @@ fn refused(program: &str, workdir: Option<&str>, error: std::io::Error) -> StepE
 struct Output<'a> {
     stdout: Vec<u8>,
     stdout_cut: bool,
-    tail: Vec<u8>,
+    tail: Tail<'a>,
     lines: [Lines<'a>; 2],
     on_line: OnLine<'a>,
 }
@@ -114,14 +109,12 @@ struct Output<'a> {
 impl<'a> Output<'a> {
     fn new(vault: &'a Vault, on_line: OnLine<'a>) -> Self {
         let lines = [Lines::new(vault), Lines::new(vault)];
-        Self { stdout: Vec::new(), stdout_cut: false, tail: Vec::new(), lines, on_line }
+        Self { stdout: Vec::new(), stdout_cut: false, tail: Tail::new(vault), lines, on_line }
     }
 
     fn take(&mut self, is_stderr: bool, piece: &[u8]) {
         if is_stderr {
-            self.tail.extend_from_slice(piece);
-            let over = self.tail.len().saturating_sub(STDERR_TAIL);
-            self.tail.drain(..over);
+            self.tail.push(piece);
         } else {
             let room = STDOUT_KEPT - self.stdout.len();
             self.stdout.extend_from_slice(&piece[..piece.len().min(room)]);

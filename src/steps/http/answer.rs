@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::exchange::Request;
 use crate::error::StepError;
-use crate::secret::{Text, unmarked};
+use crate::secret::Text;
 use crate::steps::StepContext;
 use crate::units::ByteSize;
 
@@ -64,7 +64,7 @@ impl Expect {
             Some(Statuses::Any(statuses)) => statuses.contains(&answer.status),
         };
         if !is_expected {
-            return Err(answer.refused(request));
+            return Err(answer.refused(ctx, request));
         }
         let Some(expected) = &self.json else { return Ok(()) };
         let found = answer.json(request.url)?;
@@ -77,7 +77,7 @@ impl Expect {
 
 impl Answer {
     /// A failure by status, one by one.
-    fn refused(&self, request: &Request<'_>) -> StepError {
+    fn refused(&self, ctx: &StepContext, request: &Request<'_>) -> StepError {
         let reason = reqwest::StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
         let message = format!("{} answered {} {}", request.title(), self.status, reason.unwrap_or_default());
         let message = message.trim_end();
@@ -95,7 +95,8 @@ impl Answer {
                 .help("the answer says why; list the status under `expect.status` if it is what you expect"),
         };
         let error = if let Some(after) = self.retry_after { error.retry_after(after) } else { error };
-        let body = String::from_utf8_lossy(&self.body);
+        // Masked before it is cut: nobody finds the half of a secret.
+        let body = ctx.vault.mask(&String::from_utf8_lossy(&self.body));
         let body = body.trim();
         if body.is_empty() {
             return error;
@@ -153,15 +154,15 @@ fn differs(ctx: &StepContext, expected: &Value, found: &Value, place: String) ->
         (Value::String(text), Value::String(found)) => {
             use secrecy::ExposeSecret as _;
             let is_same = ctx.reveal(&Text::new(text.as_str())).is_ok_and(|value| value.expose_secret() == found);
-            (!is_same).then(|| unequal(&place, expected, &Value::String(found.clone())))
+            (!is_same).then(|| unequal(ctx, &place, &Value::from(text.as_str()), &Value::from(found.as_str())))
         }
         (one, other) if one == other => None,
-        (expected, found) => Some(unequal(&place, expected, found)),
+        (expected, found) => Some(unequal(ctx, &place, expected, found)),
     }
 }
 
-fn unequal(place: &str, expected: &Value, found: &Value) -> String {
-    let short = |value: &Value| unmarked(&value.to_string()).chars().take(80).collect::<String>();
+fn unequal(ctx: &StepContext, place: &str, expected: &Value, found: &Value) -> String {
+    let short = |value: &Value| ctx.vault.mask(&value.to_string()).chars().take(80).collect::<String>();
     let place = if place.is_empty() { "the answer".to_owned() } else { format!("`{place}`") };
     format!("{place} is {}, not {}", short(found), short(expected))
 }
