@@ -54,7 +54,6 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("workflow", "pipeline"),
     ("playbook", "pipeline"),
     ("compensat", "undo"),
-    ("savepoint", "checkpoint"),
     ("point of no return", "pivot"),
     ("utils", "a name that says what it does"),
 ];
