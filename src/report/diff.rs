@@ -280,7 +280,7 @@ impl Diff {
             }
             let _ =
                 writeln!(out, "  {}  {}", padded(&shortened(&one_line(&unmarked(&step.step)), names), names), facts.join(", "));
-            for (name, differences) in [("with", &step.config), ("outputs", &step.output)] {
+            for (name, differences) in [("configuration", &step.config), ("outputs", &step.output)] {
                 if !differences.is_empty() {
                     let _ = writeln!(out, "    {}", style.paint(Tone::Faint, name));
                     told(differences, "      ", style, &mut out);

@@ -154,7 +154,7 @@ pub fn until_approval() -> Pen {
     pen.after(0, created(orders()))
         .after(
             1,
-            Event::Resolved { step: "uploads".into(), resolution: instances, operands: json!({ "inputs.list": ["eu", "us"] }) },
+            Event::Resolved { step: "uploads".into(), resolution: instances, operands: json!({ "for_each": { "text": "{{ inputs.list }}", "values": { "inputs.list": ["eu", "us"] }, "result": ["eu", "us"] } }) },
         )
         .after(
             0,
@@ -190,7 +190,7 @@ pub fn until_approval() -> Pen {
             Event::Resolved {
                 step: "notes".into(),
                 resolution: Resolution::Skip,
-                operands: json!({ "inputs.tell": false, "secrets.repl": mark("repl") }),
+                operands: json!({ "if": { "text": "{{ inputs.tell }}", "values": { "inputs.tell": false, "x": mark("repl") }, "result": false } }),
             },
         )
         .end(30, "replica/base", 2, good(json!({ "bytes": 1_073_741_824_u64 })))

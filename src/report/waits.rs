@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::history::History;
 use super::style::state_word;
 use super::summary::failure_of;
-use super::telling::one_line;
+use super::telling::{one_line, shortened};
 use crate::engine::{Body, Command, Node, Resolution, State, StepPath, Timer};
 use crate::secret::{map_strings, unmarked};
 
@@ -62,15 +62,30 @@ pub(super) fn skipped(history: &History, node: &Node) -> String {
     }
 }
 
-/// `inputs.tell = false, steps.a.outputs.n = 3`.
+/// What was asked, what it gave, and the values that went in: "`{{ inputs.tell }}` gave false, with inputs.tell = false".
 pub(super) fn operands_text(operands: &Value) -> String {
-    let shown = |value: &Value| map_strings(value, &|text| unmarked(text).into_owned()).to_string();
-    match operands {
-        Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{} = {}", unmarked(name), shown(value))).collect::<Vec<_>>().join(", ")
-        }
-        other => shown(other),
-    }
+    const LONGEST: usize = 160;
+    let shown = |value: &Value| {
+        let text = map_strings(value, &|text| unmarked(text).into_owned()).to_string();
+        shortened(&one_line(&text), LONGEST)
+    };
+    let list = |fields: &Map<String, Value>| {
+        fields.iter().map(|(name, value)| format!("{} = {}", unmarked(name), shown(value))).collect::<Vec<_>>().join(", ")
+    };
+    let Value::Object(fields) = operands else { return shown(operands) };
+    let told: Vec<String> = fields
+        .iter()
+        .map(|(key, asked)| {
+            let Some(text) = asked.get("text").and_then(Value::as_str) else {
+                return format!("{} = {}", unmarked(key), shown(asked));
+            };
+            let result = asked.get("result").map_or(String::new(), |result| format!(" gave {}", shown(result)));
+            let values = asked.get("values").and_then(Value::as_object).filter(|values| !values.is_empty());
+            let values = values.map_or(String::new(), |values| format!(", with {}", list(values)));
+            format!("`{}`{result}{values}", one_line(&unmarked(text)))
+        })
+        .collect();
+    told.join("; ")
 }
 
 /// What a step waits for, if it waits.
@@ -89,7 +104,9 @@ pub(super) fn waiting(history: &History, node: &Node) -> Option<Waiting> {
                     None => format!("`{need}`"),
                 })
                 .collect();
-            wait("dependency", on, history.created(), None)
+            // In a run that is over nothing is on its way: there it is a reason, and no wait.
+            let since = history.created().filter(|_| history.ended().is_none() && !history.is_interrupted());
+            wait("dependency", on, since, None)
         }
         State::Queued | State::UndoQueued => {
             let working =

@@ -193,7 +193,7 @@ fn needs_text(history: &History, node: &Node) -> String {
 }
 
 fn resolved_text(resolution: &Resolution, operands: &Value) -> String {
-    let with = if operands.is_null() { String::new() } else { format!(", with {}", operands_text(operands)) };
+    let with = if operands.is_null() { String::new() } else { format!(": {}", operands_text(operands)) };
     match resolution {
         Resolution::Skip => format!("its condition said no{with}"),
         Resolution::Run { lock: Some(lock) } => format!("it may run under the lock `{lock}`{with}"),

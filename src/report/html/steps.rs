@@ -54,7 +54,7 @@ fn line(history: &History, row: &Row<'_>, out: &mut String) {
         );
     }
     if let Some(inspection) = node.inspections.last() {
-        value("With", &inspection.config, out);
+        value("Configuration", &inspection.config, out);
         let _ = write!(out, "<p class=\"soft\">digest <code>{}</code></p>", escaped(&inspection.digest));
     }
     if let Some(output) = node.output.as_ref().filter(|output| !output.is_null()) {
