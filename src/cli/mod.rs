@@ -23,6 +23,7 @@ mod output;
 mod plan;
 mod project;
 mod reference;
+mod report;
 mod resume;
 mod rollback;
 mod run;
@@ -107,6 +108,7 @@ enum Command {
     Runs(runs::Runs),
     Show(show::Show),
     Logs(logs::Logs),
+    Report(report::Report),
     Graph(graph::Graph),
     Steps(steps::Steps),
     Schema(schema::Schema),
@@ -163,6 +165,7 @@ impl Context {
             Command::Diff(args) => args.run(self),
             Command::Show(args) => args.run(self),
             Command::Runs(args) => args.run(self),
+            Command::Report(args) => args.run(self),
             Command::Logs(args) => args.run(self),
             Command::Graph(args) => args.run(self),
             Command::Schema(args) => args.run(self),

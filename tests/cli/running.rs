@@ -267,6 +267,9 @@ fn a_run_is_explained_and_compared() {
     assert!(ran.stderr.contains("did you mean `broken`"), "{ran:?}");
     let diff = bench.run(&["diff", &first, "last", "--json"]).exits(0).json();
     assert!(diff["steps"].as_array().is_some_and(|steps| steps.iter().any(|step| step["step"] == "broken")), "{diff}");
+    bench.run(&["report", &first, "--html", "run.html"]).exits(0);
+    let page = std::fs::read_to_string(bench.path("run.html")).expect("it was written");
+    assert!(page.contains("<html") && page.contains("broken"), "{page}");
     bench.run(&["show", "zzz"]).exits(2);
 }
 
