@@ -76,7 +76,7 @@ impl Executor {
     pub async fn compare(&self, run: &str, path: &Path, loaded: &Loaded) -> Result<EditTable, ExecutorError> {
         let (engine, document, started_at) = read(&self.journal, run).await?;
         let edited = edited(&document, path, loaded)?;
-        let session = Arc::new(Session::of_plan(&self.registry, self.clock.clone(), run, started_at, &edited));
+        let session = Arc::new(Session::looking(self, run, started_at, &edited));
         let (table, _) = self.table(&session, &engine, &document, &edited, loaded, &BTreeMap::new()).await?;
         Ok(table)
     }
@@ -123,7 +123,7 @@ pub(super) async fn check(
 ) -> Result<(Document, BTreeSet<StepPath>), ExecutorError> {
     let edited = edited(&taken.document, path, loaded)?;
     let run = taken.engine.run();
-    let session = Arc::new(Session::of_plan(&executor.registry, executor.clock.clone(), run, taken.started_at, &edited));
+    let session = Arc::new(Session::looking(executor, run, taken.started_at, &edited));
     let (table, changed) = executor.table(&session, &taken.engine, &taken.document, &edited, loaded, accept).await?;
     if table.open().next().is_some() {
         return Err(ExecutorError::Edited(Box::new(table)));

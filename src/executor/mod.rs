@@ -103,6 +103,7 @@ pub struct Executor {
     pub by: String,
     /// How sessions behave.
     pub settings: Settings,
+    asked: session::Asked,
 }
 
 /// A run that is to be started.
@@ -142,6 +143,7 @@ impl Executor {
             observers: Vec::new(),
             by: by.into(),
             settings: Settings::default(),
+            asked: session::Asked::default(),
         }
     }
 

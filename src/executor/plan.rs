@@ -14,7 +14,7 @@ use super::planned::{Half, Plan, PlanState, Planned};
 use super::render::{config, question, shown};
 use super::resolve::{Part, Rendered, Resolver, permanent};
 use super::scope;
-use super::session::Session;
+use super::session::{Asked, Session};
 use super::{Document, Executor, ExecutorError};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Body, Definition, Resolution, StepDef, StepPath, Timeout};
@@ -35,24 +35,26 @@ pub async fn plan(
 ) -> Result<Plan, ExecutorError> {
     let inputs = loaded.pipeline.inputs(inputs)?;
     let document = Document::new(path, loaded, inputs);
-    make(registry, SystemClock::shared(), loaded, &document).await
+    make(registry, SystemClock::shared(), Asked::default(), loaded, &document).await
 }
 
 impl Executor {
     /// What a run would do.
     pub async fn plan(&self, new: &super::NewRun) -> Result<Plan, ExecutorError> {
-        plan(&self.registry, &new.path, &new.loaded, &new.inputs).await
+        let document = Document::new(&new.path, &new.loaded, new.loaded.pipeline.inputs(&new.inputs)?);
+        make(&self.registry, self.clock.clone(), self.asked.clone(), &new.loaded, &document).await
     }
 }
 
 pub(super) async fn make(
     registry: &Registry,
     clock: Arc<dyn Clock>,
+    asked: Asked,
     loaded: &Loaded,
     document: &Document,
 ) -> Result<Plan, ExecutorError> {
     let id = uuid::Uuid::now_v7().simple().to_string();
-    let session = Arc::new(Session::of_plan(registry, clock.clone(), &id, clock.now(), document));
+    let session = Arc::new(Session::of_plan(registry, clock.clone(), asked, &id, clock.now(), document));
     let pipeline = Arc::new(loaded.pipeline.clone());
     let top = session.enter(Level::open(&session, None, pipeline, document.inputs.clone(), None).await?);
     let definition = loaded.pipeline.definition();

@@ -62,7 +62,14 @@ async fn get(session: &Session, level: &Level, name: &str, spec: &SecretSpec) ->
         SecretSpec::File(file) => read(name, &level.base.join(text(file)?)).await?,
         SecretSpec::Command(command) => {
             let command = level.render_early(session, &what, command).map_err(|failure| StepError::permanent(failure.message))?;
-            ask(name, &level.base, &command).await?
+            let key = (level.base.clone(), command.to_string());
+            if let Some(answer) = session.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+                return Ok(answer.clone());
+            }
+            let answer = ask(name, &level.base, &command).await?;
+            let kept = SecretString::from(answer.clone());
+            session.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
+            answer
         }
     };
     if value.is_empty() {

@@ -16,6 +16,9 @@ use crate::error::Failure;
 use crate::secret::Vault;
 use crate::steps::Registry;
 
+/// Answers of commands, by folder and command.
+pub(super) type Asked = Arc<Mutex<BTreeMap<(PathBuf, String), secrecy::SecretString>>>;
+
 pub(super) struct Session {
     pub(super) run: String,
     pub(super) started_at: Timestamp,
@@ -34,6 +37,8 @@ pub(super) struct Session {
     pub(super) missing: Mutex<BTreeMap<String, Failure>>,
     /// How much of a log is held back so that a secret of several lines is seen whole.
     pub(super) hold_back: AtomicUsize,
+    /// What commands for secrets have answered: a preflight and the run behind it do not ask a person twice.
+    pub(super) asked: Asked,
     levels: Mutex<HashMap<Option<StepPath>, Arc<Level>>>,
 }
 
@@ -43,14 +48,20 @@ impl Session {
             observers: executor.observers.clone(),
             settings: executor.settings.clone(),
             dir: Some(executor.journal.run_dir(run)),
-            ..Self::of_plan(&executor.registry, executor.clock.clone(), run, started_at, document)
+            ..Self::looking(executor, run, started_at, document)
         }
+    }
+
+    /// A session on a run that looks and never acts.
+    pub(super) fn looking(executor: &Executor, run: &str, started_at: Timestamp, document: &Document) -> Self {
+        Self::of_plan(&executor.registry, executor.clock.clone(), executor.asked.clone(), run, started_at, document)
     }
 
     /// A session that looks and never acts.
     pub(super) fn of_plan(
         registry: &Registry,
         clock: Arc<dyn Clock>,
+        asked: Asked,
         run: &str,
         started_at: Timestamp,
         document: &Document,
@@ -69,6 +80,7 @@ impl Session {
             env: document.env.clone(),
             missing: Mutex::default(),
             hold_back: AtomicUsize::new(0),
+            asked,
             levels: Mutex::default(),
         }
     }

@@ -41,7 +41,7 @@ impl Executor {
         let document = Document::new(&new.path, &new.loaded, inputs);
         knows(&new.loaded, new.until.as_deref())?;
         if new.preflight {
-            let plan = plan::make(&self.registry, self.clock.clone(), &new.loaded, &document).await?;
+            let plan = plan::make(&self.registry, self.clock.clone(), self.asked.clone(), &new.loaded, &document).await?;
             if plan.blocking().next().is_some() {
                 return Err(ExecutorError::Preflight(Box::new(plan)));
             }
@@ -156,7 +156,7 @@ impl Executor {
             return Ok(serde_json::Value::Null);
         }
         let loaded = document.load(self.registry.catalogue())?;
-        let session = Arc::new(Session::of_plan(&self.registry, self.clock.clone(), run, started_at, &document));
+        let session = Arc::new(Session::looking(self, run, started_at, &document));
         let top = self.enter(&session, &engine, &loaded, &document).await?;
         let outputs = View { session: &session, engine: &engine }.outputs(&top);
         outputs.map_err(|error| render_failure("the outputs of the run", &error).into())

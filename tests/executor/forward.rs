@@ -268,6 +268,20 @@ steps:
 }
 
 #[tokio::test]
+async fn a_command_for_a_secret_is_asked_once_for_the_preflight_and_the_run() {
+    let lab = Lab::new();
+    let mut new = lab.new_run(
+        "
+secrets: { a: { command: 'echo asked >> asked.log; printf given' } }
+steps: [{ id: x, uses: test.act, with: { secret: '{{ secrets.a }}' } }]
+",
+    );
+    new.preflight = true;
+    assert_eq!(lab.executor.start(new).await.expect("an end"), RunStatus::Succeeded);
+    assert_eq!(std::fs::read_to_string(lab.path("asked.log")).expect("there"), "asked\n");
+}
+
+#[tokio::test]
 async fn steps_that_work_in_parallel_share_their_transactions() {
     let lab = Lab::new();
     let steps: Vec<String> = (0..200).map(|n| format!("  - {{ id: s{n}, uses: test.act }}")).collect();
