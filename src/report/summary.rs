@@ -241,7 +241,7 @@ fn timeline(history: &History, style: Style, out: &mut String) {
         let Some(step) = history.step(&row.node.path) else { continue };
         if let Some(wait) = step.approval {
             let (a, b) = (column(axis.place(wait.from)), column(axis.place(wait.to.unwrap_or(last))));
-            cells[a..=b].fill((if style.unicode { '·' } else { '.' }, Tone::Warn));
+            cells[a..=b.max(a)].fill((if style.unicode { '·' } else { '.' }, Tone::Warn));
         }
         for attempt in &step.attempts {
             let (a, b) = (column(axis.place(attempt.from)), column(axis.place(attempt.to.unwrap_or(last))));
@@ -385,6 +385,30 @@ mod tests {
     fn a_run_that_failed_says_what_to_do() {
         let history = History::of(&sample::failed().records, false);
         insta::assert_snapshot!(text(&history, Style::default()));
+    }
+
+    #[test]
+    fn a_run_can_be_told_at_any_moment_and_with_any_clock() {
+        let records = sample::succeeded().records;
+        for end in 1..=records.len() {
+            for jump in [0, -7200, 7200] {
+                let mut records = records[..end].to_vec();
+                let middle = end / 2;
+                for record in &mut records[middle..] {
+                    record.at = record.at.checked_add(jiff::SignedDuration::from_secs(jump)).expect("a time");
+                }
+                let history = History::of(&records, end % 2 == 0);
+                assert!(text(&history, Style::default()).contains("01993f2a"));
+                assert!(to_json(&history)["steps"].is_array());
+                assert!(crate::report::html::html(&history).ends_with("</html>\n"));
+                let now = records[0].at;
+                for node in history.engine.steps() {
+                    let told = crate::report::why::why(&history, &records, &node.path).expect("it is there");
+                    assert!(told.text(now, Style::default()).contains(node.path.as_str()));
+                }
+                assert!(!crate::report::diff::diff(&history, &history).text(Style::default()).is_empty());
+            }
+        }
     }
 
     #[test]

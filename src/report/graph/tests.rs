@@ -78,6 +78,21 @@ fn a_wide_and_long_dag_is_drawn_in_time() {
 }
 
 #[test]
+fn ten_thousand_steps_are_drawn() {
+    let chain: Vec<_> = (0..5000)
+        .map(|link: usize| {
+            let before = link.checked_sub(1).map(|before| format!("c{before}"));
+            step(&format!("c{link}"), "command", &before.iter().map(String::as_str).collect::<Vec<_>>())
+        })
+        .chain((0..5000).map(|leaf| step(&format!("l{leaf}"), "command", &[&format!("c{leaf}")])))
+        .collect();
+    let long = definition("long", chain, vec![]);
+    for drawn in [text(&long, &States::new(), Style::default()), mermaid(&long, &States::new()), svg(&long, &States::new())] {
+        assert_eq!(drawn.matches("command").count(), if drawn.starts_with("<svg") { 20_000 } else { 10_000 });
+    }
+}
+
+#[test]
 fn an_empty_pipeline_is_drawn() {
     let empty = definition("empty", vec![], vec![]);
     assert_eq!(text(&empty, &States::new(), Style::default()), "empty\n\n");
