@@ -47,6 +47,10 @@ impl Template {
             return Ok(match evaluator.value(expr, None)? {
                 // A block scalar ends with a line feed that a text wants to keep and a list does not.
                 Value::String(text) => Value::String(format!("{before}{text}{after}")),
+                // A file that is to hold `3` and a line feed holds both: white space that was written is text.
+                value @ (Value::Number(_) | Value::Bool(_)) if !before.is_empty() || !after.is_empty() => {
+                    Value::String(format!("{before}{value}{after}"))
+                }
                 value => value,
             });
         }

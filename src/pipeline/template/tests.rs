@@ -62,6 +62,7 @@ fn a_whole_value_keeps_its_type() {
 fn text_around_an_expression_gives_text() {
     assert_eq!(shown("{{inputs.n}} of {{ inputs.bucket }}"), json!("3 of uploads"));
     assert_eq!(shown("{{ inputs.bucket }}\n"), json!("uploads\n"));
+    assert_eq!(shown("{{ inputs.n }}\n"), json!("3\n"));
     assert_eq!(shown("{{ inputs.html }}!"), json!("<&\">!"));
     assert_eq!(shown("{{{ inputs.html }}}{{& inputs.html }}"), json!("<&\"><&\">"));
     assert_eq!(shown("no template"), json!("no template"));
