@@ -83,15 +83,16 @@ impl Stores {
 
     /// Opens a place to look at it. Contacts nothing and creates nothing. Relative directories start at `base`.
     pub fn open(&self, place: &str, base: &Path) -> Result<Store, StepError> {
-        self.open_as(place, base, false)
+        self.open_as(place, base, None)
     }
 
-    /// Opens a place to write to it: a directory gets a hidden folder for unfinished files.
-    pub fn open_to_write(&self, place: &str, base: &Path) -> Result<Store, StepError> {
-        self.open_as(place, base, true)
+    /// Opens a place to write to it: a directory gets a hidden folder for unfinished files. `owner` names whoever writes,
+    /// the same after a restart and never shared, so that it may clear away what it left unfinished.
+    pub fn open_to_write(&self, place: &str, base: &Path, owner: &str) -> Result<Store, StepError> {
+        self.open_as(place, base, Some(owner))
     }
 
-    fn open_as(&self, place: &str, base: &Path, to_write: bool) -> Result<Store, StepError> {
+    fn open_as(&self, place: &str, base: &Path, owner: Option<&str>) -> Result<Store, StepError> {
         let parsed = Place::parse(place)?;
         let (options, prefix) = match &parsed {
             Place::Named { store, prefix } => {
@@ -101,12 +102,12 @@ impl Stores {
             Place::Elsewhere { options, prefix } => (options.clone(), prefix.clone()),
         };
         let wanted = open::Wanted::resolve(place, &options, &prefix, base, &self.inner.vault)?;
-        let key = wanted.key(to_write);
+        let key = wanted.key(owner);
         let mut opened = self.inner.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let found = match opened.get(&key) {
             Some(found) => found.clone(),
             None => {
-                let fresh = wanted.open(to_write, &self.inner.patience)?;
+                let fresh = wanted.open(owner, &self.inner.patience)?;
                 opened.insert(key, fresh.clone());
                 fresh
             }

@@ -125,7 +125,7 @@ impl Wanted {
     }
 
     /// The same for places that can share an operator. A digest: options may be secrets.
-    pub fn key(&self, to_write: bool) -> String {
+    pub fn key(&self, owner: Option<&str>) -> String {
         let mut digest = Sha256::new();
         let mut options: Vec<_> = self.options.iter().collect();
         options.sort_by(|a, b| a.0.cmp(&b.0));
@@ -135,21 +135,23 @@ impl Wanted {
             digest.update(value.expose_secret().as_bytes());
             digest.update([0]);
         }
-        if self.scheme == "fs" && to_write {
+        if let ("fs", Some(owner)) = (self.scheme.as_str(), owner) {
             digest.update(self.prefix.as_bytes());
+            digest.update([0]);
+            digest.update(owner.as_bytes());
         }
         format!("{} {:x}", self.scheme, digest.finalize())
     }
 
     /// Opens it. No request is made.
-    pub fn open(&self, to_write: bool, patience: &Patience) -> Result<Opened, StepError> {
+    pub fn open(&self, owner: Option<&str>, patience: &Patience) -> Result<Opened, StepError> {
         let mut options: Vec<(String, String)> =
             self.options.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
         match self.scheme.as_str() {
             "fs" => {
                 options.push(("root".to_owned(), "/".to_owned()));
-                if to_write {
-                    let unfinished = format!("/{}{UNFINISHED}", self.prefix);
+                if let Some(owner) = owner {
+                    let unfinished = format!("/{}{UNFINISHED}/{owner}", self.prefix);
                     options.push(("atomic_write_dir".to_owned(), unfinished));
                 }
             }

@@ -93,7 +93,7 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(label: String, wanted: Wanted, opened: Opened) -> Self {
-        let identity = wanted.key(false);
+        let identity = wanted.key(None);
         Self {
             label: label.into(),
             prefix: wanted.prefix.into(),
@@ -179,10 +179,11 @@ impl Store {
         &*self.scheme == "fs" && key.starts_with(UNFINISHED)
     }
 
-    /// Removes the folder of unfinished files, if it is empty.
-    pub async fn clear_unfinished(&self) {
+    /// Removes what this owner left unfinished when its runner died, and the folder if nobody else uses it.
+    pub async fn clear_unfinished(&self, owner: &str) {
         if &*self.scheme == "fs" {
             let folder = format!("/{}{UNFINISHED}", self.prefix);
+            let _ = tokio::fs::remove_dir_all(format!("{folder}/{owner}")).await;
             let _ = tokio::fs::remove_dir(folder).await;
         }
     }

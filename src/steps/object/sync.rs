@@ -144,17 +144,19 @@ with:
     }
 
     async fn run(&self, ctx: &StepContext, before: &SyncBefore) -> Result<SyncOutput, StepError> {
-        let (source, target) = (self.source(ctx)?, ctx.stores.open_to_write(&self.to, &ctx.base)?);
+        let (source, target) = (self.source(ctx)?, ctx.stores.open_to_write(&self.to, &ctx.base, &ctx.idempotence_key())?);
         Self::refuse_overlap(&source, &target)?;
+        // An earlier attempt's runner may have died in the middle of a file.
+        target.clear_unfinished(&ctx.idempotence_key()).await;
         let result = work::sync(self, ctx, before, &source, &target, &self.filter()?).await;
-        target.clear_unfinished().await;
+        target.clear_unfinished(&ctx.idempotence_key()).await;
         result
     }
 
     async fn undo(&self, ctx: &StepContext, _: &SyncBefore) -> Result<(), StepError> {
         let target = ctx.stores.open(&self.to, &ctx.base)?;
         super::undo::undo(ctx, &target).await?;
-        target.clear_unfinished().await;
+        target.clear_unfinished(&ctx.idempotence_key()).await;
         Ok(())
     }
 }
