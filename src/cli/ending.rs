@@ -72,9 +72,15 @@ pub fn document(engine: &Engine, exit: Exit, outputs: &Value) -> Value {
         "steps": { "done": done, "total": total },
         "failures": failures,
         "waiting": waiting,
-        "left_behind": engine.left_behind().map(|node| &node.path).collect::<Vec<_>>(),
+        "left_behind": left_behind(engine).map(|node| &node.path).collect::<Vec<_>>(),
         "outputs": outputs,
     })
+}
+
+/// What a rollback could not put back. Before one, nothing is left behind: it is only not undone.
+fn left_behind(engine: &Engine) -> impl Iterator<Item = &Node> {
+    let was_rolled_back = matches!(engine.status(), RunStatus::RolledBack | RunStatus::RollbackFailed);
+    engine.left_behind().filter(move |_| was_rolled_back)
 }
 
 fn counts(engine: &Engine) -> (usize, usize) {
@@ -137,8 +143,16 @@ pub fn text(engine: &Engine, took: Option<Duration>, outputs: &Value) -> String 
             let _ = writeln!(text, "  `{path}` waits for {}", needs.join(", "));
         }
     }
-    let left: Vec<String> = engine.left_behind().map(|node| format!("`{}`", node.path)).collect();
-    if status == RunStatus::RollbackFailed && !left.is_empty() {
+    let stopped: Vec<String> = engine
+        .steps()
+        .filter(|node| !node.is_group() && node.state == State::Stopped)
+        .map(|node| format!("`{}`", node.path))
+        .collect();
+    if !stopped.is_empty() {
+        let _ = writeln!(text, "\nstopped, to go on when resumed: {}", stopped.join(", "));
+    }
+    let left: Vec<String> = left_behind(engine).map(|node| format!("`{}`", node.path)).collect();
+    if !left.is_empty() {
         let _ = writeln!(text, "\nleft behind by: {}", left.join(", "));
     }
     let next = next_steps(engine);

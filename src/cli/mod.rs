@@ -73,7 +73,7 @@ pub struct Global {
     /// How the log on stderr is written.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human, value_name = "FORMAT", hide_possible_values = true)]
     pub log_format: LogFormat,
-    /// Log more on stderr: -v what is done, -vv how, -vvv every request.
+    /// Log more on stderr, what steps write included: -v, -vv, -vvv.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// No colours. The variable `NO_COLOR` says the same.
@@ -178,13 +178,14 @@ impl Context {
         }
     }
 
-    /// The program's own log on stderr. `FERRY_LOG` takes what `-v` cannot say (`ferry=debug,opendal=trace`).
+    /// The program's own log on stderr. Other crates' words stay out: they know nothing of secrets, and some write what
+    /// they send. `FERRY_LOG` takes what `-v` cannot say (`ferry=debug,opendal=trace`), at the reader's own risk.
     fn start_log(&self) {
         let level = match self.global.verbose {
-            0 => "warn",
-            1 => "warn,ferry=info",
-            2 => "info,ferry=debug",
-            _ => "trace",
+            0 => "off,ferry=warn",
+            1 => "off,ferry=info",
+            2 => "off,ferry=debug",
+            _ => "off,ferry=trace",
         };
         let filter = tracing_subscriber::EnvFilter::try_from_env("FERRY_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));

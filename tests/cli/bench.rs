@@ -34,7 +34,13 @@ impl Bench {
     /// `ferry` with these arguments, in the folder, away from the caller's settings.
     pub fn ferry(&self, args: &[&str]) -> Command {
         let mut command = Command::cargo_bin("ferry").expect("the binary is built");
-        command.args(args).current_dir(self.folder.path()).env_remove("FERRY_STORE").env_remove("FERRY_LOG").env("NO_COLOR", "1");
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_remove("FERRY_STORE")
+            .env_remove("FERRY_LOG")
+            .env_remove("COLUMNS")
+            .env("NO_COLOR", "1");
         command
     }
 
@@ -47,7 +53,13 @@ impl Bench {
     /// Starts it, and leaves it running.
     pub fn start(&self, args: &[&str]) -> Started {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("ferry"));
-        command.args(args).current_dir(self.folder.path()).env_remove("FERRY_STORE").env_remove("FERRY_LOG").env("NO_COLOR", "1");
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_remove("FERRY_STORE")
+            .env_remove("FERRY_LOG")
+            .env_remove("COLUMNS")
+            .env("NO_COLOR", "1");
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Started { child: Some(child.expect("the binary starts")) }
     }

@@ -39,6 +39,16 @@ fn help_and_version_go_to_stdout_and_succeed() {
 }
 
 #[test]
+fn every_command_has_its_help() {
+    let bench = Bench::new();
+    for command in ferry::cli::Cli::command().get_subcommands() {
+        let name = command.get_name();
+        let help = bench.run(&[name, "--help"]).exits(0).stdout;
+        insta::assert_snapshot!(format!("help_{name}"), help);
+    }
+}
+
+#[test]
 fn a_wrong_command_line_exits_2_and_says_what_was_meant() {
     let bench = Bench::new();
     let ran = bench.run(&["stpes"]).exits(2);
