@@ -26,6 +26,7 @@ mod source;
 mod syntax;
 pub mod template;
 mod templates;
+mod told;
 
 pub use code::{About, Code};
 pub use define::Found;
