@@ -133,7 +133,7 @@ impl Wait {
     }
 
     async fn until_answer(&self, ctx: &StepContext, goal: &Goal<'_>) -> Result<u64, StepError> {
-        let limit = self.at_most.map_or(Duration::from_secs(3600), |limit| limit.0);
+        let limit = self.at_most.map_or(Duration::from_hours(1), |limit| limit.0);
         let start = ctx.clock.monotonic();
         let mut tries = 0;
         loop {
@@ -149,7 +149,7 @@ impl Wait {
                     .help("find out why it does not answer, or raise `at_most`; then resume the run"));
             }
             say(ctx, format!("{}: {answer} (try {tries})", named(goal)));
-            pause(ctx, self.every.0.min(limit - gone)).await?;
+            pause(ctx, self.every.0.min(limit.saturating_sub(gone))).await?;
         }
     }
 }

@@ -68,7 +68,7 @@ impl Expect {
         }
         let Some(expected) = &self.json else { return Ok(()) };
         let found = answer.json(request.url)?;
-        differs(ctx, expected, &found, String::new()).map_or(Ok(()), |difference| {
+        differs(ctx, expected, &found, "").map_or(Ok(()), |difference| {
             Err(StepError::permanent(format!("{} answered with other JSON than expected: {difference}", request.title()))
                 .help("correct `expect.json`, or find out why the server says so"))
         })
@@ -133,12 +133,12 @@ impl Answer {
 }
 
 /// The first place at which a value does not hold what is expected, in words.
-fn differs(ctx: &StepContext, expected: &Value, found: &Value, place: String) -> Option<String> {
+fn differs(ctx: &StepContext, expected: &Value, found: &Value, place: &str) -> Option<String> {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => expected.iter().find_map(|(key, expected)| {
             let place = format!("{place}/{key}");
             match found.get(key) {
-                Some(found) => differs(ctx, expected, found, place),
+                Some(found) => differs(ctx, expected, found, &place),
                 None => Some(format!("there is no `{place}`")),
             }
         }),
@@ -146,7 +146,7 @@ fn differs(ctx: &StepContext, expected: &Value, found: &Value, place: String) ->
             .iter()
             .zip(found)
             .enumerate()
-            .find_map(|(at, (expected, found))| differs(ctx, expected, found, format!("{place}/{at}"))),
+            .find_map(|(at, (expected, found))| differs(ctx, expected, found, &format!("{place}/{at}"))),
         (Value::Array(expected), Value::Array(found)) => {
             Some(format!("`{place}` has {} items, not {}", found.len(), expected.len()))
         }
@@ -154,10 +154,10 @@ fn differs(ctx: &StepContext, expected: &Value, found: &Value, place: String) ->
         (Value::String(text), Value::String(found)) => {
             use secrecy::ExposeSecret as _;
             let is_same = ctx.reveal(&Text::new(text.as_str())).is_ok_and(|value| value.expose_secret() == found);
-            (!is_same).then(|| unequal(ctx, &place, &Value::from(text.as_str()), &Value::from(found.as_str())))
+            (!is_same).then(|| unequal(ctx, place, &Value::from(text.as_str()), &Value::from(found.as_str())))
         }
         (one, other) if one == other => None,
-        (expected, found) => Some(unequal(ctx, &place, expected, found)),
+        (expected, found) => Some(unequal(ctx, place, expected, found)),
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().expect("a header"))]);
             retry_after(&headers, now)
         };
-        assert_eq!(after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(after("120"), Some(Duration::from_mins(2)));
         assert_eq!(after("Sun, 01 Mar 2026 10:01:30 GMT"), Some(Duration::from_secs(90)));
         assert_eq!(after("Sun, 01 Mar 2026 09:00:00 GMT"), None);
         assert_eq!(after("soon"), None);

@@ -112,7 +112,7 @@ struct UndoRequest {
 }
 
 fn minute() -> Span {
-    Span(Duration::from_secs(60))
+    Span(Duration::from_mins(1))
 }
 
 fn delete() -> Method {
