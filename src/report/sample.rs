@@ -249,3 +249,31 @@ pub fn failed() -> Pen {
         .after(0, Event::Settled { status: RunStatus::Failed });
     pen
 }
+
+/// A run that fails and is rolled back; one undo fails.
+pub fn rolled_back() -> Pen {
+    let mut pen = Pen::new();
+    let mut b = step("b", "command", &["a"]);
+    b.retry.attempts = 1;
+    let two = definition("two", vec![step("a", "wait", &[]), b], vec![]);
+    let event = match created(two) {
+        Event::RunCreated { run, definition, document, until, by, .. } => {
+            Event::RunCreated { run, definition, document, on_failure: OnFailure::Rollback, until, by }
+        }
+        other => other,
+    };
+    let undone = |pen: &mut Pen, path: &str, outcome: Outcome| {
+        pen.after(1, Event::UndoStarted { step: path.into(), attempt: 1 });
+        pen.after(2, Event::UndoEnded { step: path.into(), attempt: 1, outcome });
+    };
+    pen.after(0, event).start(1, "a", 1).end(2, "a", 1, good(Value::Null)).start(0, "b", 1).end(
+        3,
+        "b",
+        1,
+        bad("`db-2` refused the connection", ErrorClass::Permanent),
+    );
+    undone(&mut pen, "b", good(Value::Null));
+    undone(&mut pen, "a", bad("`db-1` is gone", ErrorClass::Permanent));
+    pen.after(0, Event::Settled { status: RunStatus::RollbackFailed });
+    pen
+}

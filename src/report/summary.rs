@@ -152,11 +152,19 @@ pub(super) fn what(history: &History, row: &Row<'_>) -> String {
     [instances, told, more].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// The failure that a reader has to know of.
-pub(super) fn failure_of(node: &Node) -> Option<&Failure> {
+/// The failure that a reader has to know of. What was undone tells why it failed before: most often that is why the run
+/// was rolled back.
+pub(super) fn failure_of<'a>(history: &'a History, node: &'a Node) -> Option<&'a Failure> {
     match node.state {
         State::UndoFailed | State::UndoBackoff => node.undo_failure.as_ref(),
         State::Failed | State::Paused | State::Backoff => node.failure.as_ref(),
+        state if state == State::Undone || state.is_undo() => {
+            let attempts = &history.step(&node.path)?.attempts;
+            match attempts.iter().rev().find(|attempt| !attempt.is_undo)?.outcome.as_ref()? {
+                Outcome::Failed { failure } => Some(failure),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
@@ -188,7 +196,7 @@ fn table(history: &History, style: Style, out: &mut String) {
             )
             .trim_end()
         );
-        if let Some(failure) = failure_of(node) {
+        if let Some(failure) = failure_of(history, node) {
             for (name, line) in failure_lines(failure) {
                 let _ = writeln!(out, "  {} {}", style.paint(Tone::Faint, &format!("{name}:")), style.paint(Tone::Plain, &line));
             }
@@ -384,6 +392,13 @@ mod tests {
     #[test]
     fn a_run_that_failed_says_what_to_do() {
         let history = History::of(&sample::failed().records, false);
+        insta::assert_snapshot!(text(&history, Style::default()));
+    }
+
+    #[test]
+    fn a_rollback_tells_what_failed_and_what_is_left_behind() {
+        let history = History::of(&sample::rolled_back().records, false);
+        assert_eq!(history.engine.fault_found(), None);
         insta::assert_snapshot!(text(&history, Style::default()));
     }
 

@@ -41,7 +41,10 @@ pub fn reason(history: &History, node: &Node) -> String {
         State::Queued | State::UndoQueued => "waits for a place".to_owned(),
         State::Locking | State::UndoLocking => waits("waits for the lock"),
         State::Awaiting => node.question.as_ref().map(|question| one_line(&unmarked(&question.message))).unwrap_or_default(),
-        State::Backoff | State::UndoBackoff => failure_of(node).map(|failure| failure.message.clone()).unwrap_or_default(),
+        State::Backoff | State::UndoBackoff => {
+            failure_of(history, node).map(|failure| failure.message.clone()).unwrap_or_default()
+        }
+        State::Undone => failure_of(history, node).map_or(String::new(), |failure| format!("had failed: {}", failure.message)),
         State::Skipped => skipped(history, node),
         State::Stopped => "a resumed run goes on with it".to_owned(),
         State::Running if node.is_background() && node.is_ready => "serves the steps behind it".to_owned(),

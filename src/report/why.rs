@@ -81,7 +81,7 @@ fn answer(history: &History, node: &Node) -> String {
         State::Skipped => format!("`{path}` was skipped: {}", skipped(history, node)),
         State::Succeeded if node.attempts > 1 => format!("`{path}` succeeded at attempt {}", node.attempts),
         State::Failed | State::Paused | State::UndoFailed | State::Backoff | State::UndoBackoff => {
-            let message = failure_of(node).map(|failure| format!(": {}", failure.message)).unwrap_or_default();
+            let message = failure_of(history, node).map(|failure| format!(": {}", failure.message)).unwrap_or_default();
             format!("`{path}` {}{message}", sentence(node.state))
         }
         state => {
@@ -182,14 +182,14 @@ fn needs_text(history: &History, node: &Node) -> String {
         .iter()
         .map(|need| {
             let need = parent.as_ref().map_or_else(|| StepPath::root(need), |parent| parent.child(need));
-            let state = history.engine.step(&need).map_or("gone", |need| match need.state {
-                State::Running if need.is_ready => "ready",
-                state => state_word(state),
-            });
-            format!("`{need}` {state}")
+            match history.engine.step(&need).map(|need| (need.state, need.def.continue_on_error)) {
+                Some((State::Skipped, _)) => format!("`{need}` (skipped)"),
+                Some((State::Failed, true)) => format!("`{need}` (which may fail)"),
+                _ => format!("`{need}`"),
+            }
         })
         .collect();
-    format!("its needs were met: {}", told.join(", "))
+    format!("it ran after {}", told.join(", "))
 }
 
 fn resolved_text(resolution: &Resolution, operands: &Value) -> String {
@@ -248,7 +248,7 @@ fn outcome_text(outcome: &Outcome) -> String {
 
 fn next(history: &History, node: &Node) -> Vec<String> {
     let run = history.run();
-    let mut next: Vec<String> = failure_of(node)
+    let mut next: Vec<String> = failure_of(history, node)
         .map(failure_lines)
         .into_iter()
         .flatten()

@@ -110,14 +110,14 @@ fn head(history: &History, out: &mut String) {
 /// What went wrong, before everything else.
 fn alerts(history: &History, out: &mut String) {
     for node in history.engine.steps().filter(|node| !node.is_group()) {
-        let Some(failure) = failure_of(node) else { continue };
+        let Some(failure) = failure_of(history, node) else { continue };
         let is_over = node.state.is_over();
         let _ = write!(
             out,
             "<div class=\"alert{}\"><p><strong><code>{}</code> {}</strong>: {}</p>",
             if is_over { "" } else { " warn" },
             escaped(node.path.as_str()),
-            state_word(node.state),
+            if node.state == State::Undone { "failed, and was undone" } else { state_word(node.state) },
             escaped(&failure.message)
         );
         for (name, line) in failure_lines(failure) {
@@ -228,7 +228,7 @@ fn checks(history: &History, out: &mut String) {
         counted(checks.len(), "step", "steps")
     );
     for node in checks {
-        let found = match failure_of(node) {
+        let found = match failure_of(history, node) {
             Some(failure) => failure.message.clone(),
             None => node.output.as_ref().map(summary).unwrap_or_default(),
         };

@@ -38,7 +38,7 @@ fn line(history: &History, row: &Row<'_>, out: &mut String) {
         escaped(&what(history, row)),
     );
     attempts(history, row, out);
-    if let Some(failure) = failure_of(node) {
+    if let Some(failure) = failure_of(history, node) {
         let _ = write!(out, "<div class=\"alert\"><p>{}</p>", escaped(&failure.message));
         for (name, line) in failure_lines(failure) {
             let _ = write!(out, "<p><span class=\"soft\">{name}:</span> {}</p>", escaped(&line));
