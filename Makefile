@@ -45,7 +45,7 @@ bench: ## the figures of docs/performance.md
 	cargo bench --locked
 
 docs: ## rewrite what is generated under docs/ and pipelines/
-	UPDATE_DOCS=1 cargo test --locked --quiet
+	UPDATE_DOCS=1 cargo test --locked --quiet --test cli --test problems
 	@git status --short docs pipelines
 
 parts: ## install the servers that tests talk to

@@ -29,7 +29,8 @@ pub fn manual() -> String {
          A command that could not do what it was asked for prints\n\n\
          ```json\n{\"error\": {\"message\": \"…\", \"class\": \"transient|permanent|needs_person|null\", \"help\": \"…\", \
          \"causes\": [], \"problems\": [], \"exit\": 2}}\n```\n\n\
-         Everything else (progress, notes, the log) goes to stderr.\n",
+         Everything else (progress, notes, the log) goes to stderr. The log holds ferry's own words only; the variable \
+         `FERRY_LOG` (`ferry=debug,opendal=trace`) asks for more, and what other crates write is not masked.\n",
     );
     for command in root.get_subcommands() {
         section(&mut text, command);
