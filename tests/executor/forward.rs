@@ -43,6 +43,26 @@ async fn nothing_is_shown_before_it_is_on_disk() {
 }
 
 #[tokio::test]
+async fn an_intent_and_a_checkpoint_are_on_disk_before_the_step_goes_on() {
+    let lab = Lab::new();
+    let (run, status) = lab
+        .run(
+            "
+steps:
+  - { id: a, uses: test.act, with: { reads_journal: true } }
+  - { id: b, uses: test.act, with: { checkpoints: 3, reads_journal: true }, undo: skip, needs: [a] }
+",
+        )
+        .await;
+    assert_eq!(status, RunStatus::Succeeded);
+    let left = |step: &str| lab.engine(&run).step(&step.into()).expect("there").output.clone();
+    assert_eq!(left("a"), Some(json!({ "intents": 1, "token": null })));
+    assert_eq!(left("b"), Some(json!({ "intents": 1, "token": 3 })));
+    assert_eq!(lab.executor.rollback(&run, false).await.expect("an end"), RunStatus::RolledBack);
+    assert_eq!(lab.count("undo a"), 1);
+}
+
+#[tokio::test]
 async fn a_failure_that_may_pass_is_tried_again_and_one_that_stays_is_not() {
     let lab = Lab::new();
     let (run, status) = lab.run("steps: [{ id: a, uses: test.act, with: { fails: 2 } }]").await;

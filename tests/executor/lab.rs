@@ -60,6 +60,9 @@ pub struct Act {
     /// A text that may hold a secret: its length is traced, and the value is logged and left.
     #[serde(default)]
     secret: Option<Text>,
+    /// It leaves what the journal holds of it at this moment: how many intents, and the last checkpoint.
+    #[serde(default)]
+    reads_journal: bool,
     /// It says that it gets on until it is told to stop, this often.
     #[serde(default)]
     ticks: bool,
@@ -122,6 +125,18 @@ impl Step for Act {
         for token in from..self.checkpoints {
             ctx.save(&(token + 1)).await?;
         }
+        if self.reads_journal {
+            let journal = Journal::read(ctx.base.join(".ferry")).expect("there");
+            let records = journal.records(&ctx.attempt.run).expect("whole");
+            let mine = records.iter().filter(|record| record.event.step().is_some_and(|step| step.as_str() == ctx.attempt.step));
+            let events: Vec<&Event> = mine.map(|record| &record.event).collect();
+            let intents = events.iter().filter(|event| matches!(event, Event::AttemptStarted { .. })).count();
+            let token = events.iter().rev().find_map(|event| match event {
+                Event::Checkpoint { token, .. } => Some(token.clone()),
+                _ => None,
+            });
+            return Ok(serde_json::json!({ "intents": intents, "token": token }));
+        }
         if let Some(file) = &self.waits_for {
             let mut objects = 0;
             while !ctx.base.join(file).exists() {
@@ -164,6 +179,11 @@ impl Step for Act {
 
     async fn undo(&self, ctx: &StepContext, _: &Seen) -> Result<(), StepError> {
         self.trace(ctx, "undo");
+        if self.reads_journal {
+            let journal = Journal::read(ctx.base.join(".ferry")).expect("there");
+            let records = journal.records(&ctx.attempt.run).expect("whole");
+            assert!(matches!(records.last().expect("some").event, Event::UndoStarted { .. }), "the intent is on disk");
+        }
         if self.keeps { Err(StepError::permanent("it does not come back").help("look yourself")) } else { Ok(()) }
     }
 }

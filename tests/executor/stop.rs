@@ -280,7 +280,7 @@ async fn sigint_once_cancels_and_twice_ends_at_once_and_both_can_be_resumed() {
     };
     let mut lab = Lab::new();
     lab.executor.settings.listens_to_signals = true;
-    lab.executor.settings.grace = Duration::from_secs(60);
+    lab.executor.settings.grace = Duration::from_mins(1);
     let (run, session) = lab.spawn("steps: [{ id: a, uses: test.act, with: { waits_for: go, is_deaf: true } }]");
     lab.until("run a").await;
     interrupt();
