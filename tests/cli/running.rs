@@ -332,3 +332,45 @@ fn one_sync_is_a_run_like_any_other() {
     let ran = bench.run(&["sync", "s3://b/?secret_access_key=x", "./copy"]).exits(2);
     assert!(ran.stderr.contains("journal") && !ran.stderr.contains("=x"), "{ran:?}");
 }
+
+#[test]
+fn a_run_at_work_is_rolled_back_from_another_process() {
+    let (bench, started) = slow();
+    let ran = bench.run(&["rollback", "last"]).exits(0);
+    assert!(ran.stdout.contains("rolled back"), "{ran:?}");
+    started.ends().exits(3);
+    assert!(!bench.path("first.txt").exists(), "what was done is put back");
+    bench.run(&["resume", "last"]).exits(2);
+}
+
+#[test]
+fn a_step_that_needs_a_person_pauses_the_run_with_5() {
+    let bench = Bench::new();
+    bench.write(
+        "pauses.yaml",
+        "steps:\n  - id: flaky\n    uses: command\n    retry: { attempts: 1, exhausted: pause }\n    with: { run: '[ -e fixed ]' }\n",
+    );
+    let ran = bench.run(&["run", "pauses.yaml"]).exits(5);
+    assert!(ran.stdout.contains("needs a person") && ran.stdout.contains("ferry resume"), "{ran:?}");
+    bench.write("fixed", "");
+    bench.run(&["resume", "last"]).exits(0);
+}
+
+#[test]
+fn sigterm_cancels_as_one_sigint_does() {
+    let (bench, started) = slow();
+    started.signal("TERM");
+    started.ends().exits(130);
+    assert_eq!(status(&bench), "cancelled");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let bench = Bench::new();
+    let path = assert_cmd::cargo::cargo_bin!("ferry");
+    let script = format!("'{}' steps --json | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}", path.display());
+    let output = std::process::Command::new("bash").args(["-c", &script]).current_dir(bench.path("")).output();
+    let output = output.expect("bash runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
