@@ -12,7 +12,7 @@ use super::code::Code;
 use super::document::{Data, Node, kind};
 use super::inputs::is_templated;
 use super::model::Pipeline;
-use super::names::locate;
+use super::names::{MOST_HINTED, locate};
 use super::nearest::suggest;
 use super::problem::Problem;
 use super::reader::meant_boolean;
@@ -260,7 +260,8 @@ impl Subject<'_> {
             }
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
                 let known = self.keys_at(error);
-                for wrong in unexpected {
+                // Each is looked for among all keys, and nobody reads the hundredth.
+                for wrong in unexpected.iter().take(MOST_HINTED) {
                     let span = self.find(&place.join(wrong.as_str())).and_then(|(_, key)| key).unwrap_or(self.head);
                     let owner = if place.is_empty() { format!("`{uses}`") } else { format!("`{name}` of `{uses}`") };
                     problems.push(

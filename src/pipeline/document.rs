@@ -1,6 +1,6 @@
 //! YAML as a tree that knows where everything stands in its file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
@@ -270,7 +270,7 @@ impl<'a> Reader<'a> {
     fn fields(&mut self, start: Span, depth: usize) -> Result<(Vec<(Key, Node)>, Span, bool), Fatal> {
         let mut is_template = false;
         let mut fields: Vec<(Key, Node)> = Vec::new();
-        let mut seen: HashSet<String> = HashSet::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
@@ -297,8 +297,7 @@ impl<'a> Reader<'a> {
                     continue;
                 }
             };
-            if !seen.insert(text.clone()) {
-                let first = fields.iter().find(|(have, _)| have.text == text).map(|(have, _)| have.span).unwrap_or_default();
+            if let Some(first) = seen.get(&text).copied() {
                 self.problems.push(
                     Problem::new(
                         Code::DuplicateKey,
@@ -312,6 +311,7 @@ impl<'a> Reader<'a> {
                 );
                 continue;
             }
+            seen.insert(text.clone(), key.span);
             fields.push((Key { span: key.span, text }, value));
         }
     }

@@ -289,8 +289,13 @@ pub(crate) struct Exposed {
 
 /// The pivot of a pipeline: the step that is one, or that runs a pipeline which has one.
 fn pivots(steps: &[StepSpec]) -> Vec<usize> {
-    let is_pivot = |step: &StepSpec| step.pivot || step.module.as_ref().is_some_and(|module| !pivots(&module.steps).is_empty());
+    let is_pivot = |step: &StepSpec| step.pivot || step.module.as_ref().is_some_and(|module| module.has_pivot);
     steps.iter().enumerate().filter(|(_, step)| is_pivot(step)).map(|(at, _)| at).collect()
+}
+
+/// The step of a pipeline after whose start a run no longer rolls back by itself.
+pub(crate) fn pivot_of(pipeline: &Pipeline) -> Option<&StepSpec> {
+    pivots(&pipeline.steps).first().map(|at| &pipeline.steps[*at])
 }
 
 /// Checks where the pivot stands, and gives what it does not cover.
@@ -378,6 +383,8 @@ pub(crate) fn pivot(
             );
         }
     }
+    // One is enough to refuse the pipeline; a pipeline used a thousand times need not be told a thousand times.
+    exposed.truncate(MOST_HINTED);
     exposed
 }
 
@@ -406,8 +413,7 @@ fn impossible(pipeline: &Pipeline, step: &StepSpec, exposed_in: &dyn Fn(&str) ->
 }
 
 /// The problem of a step that cannot be undone and may start before any pivot.
-pub(crate) fn before_pivot(pipeline: &Pipeline, exposed: Exposed) -> Problem {
-    let pivot = pivots(&pipeline.steps).first().map(|at| &pipeline.steps[*at]);
+pub(crate) fn before_pivot(pivot: Option<&StepSpec>, exposed: Exposed) -> Problem {
     let (message, help) = match pivot {
         Some(pivot) => (
             format!("step `{}` cannot be undone, and may start before the pivot `{}`", exposed.path, pivot.id),

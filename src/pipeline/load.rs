@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::code::Code;
 use super::config::{self, Schemas, Subject, is_whole_template};
-use super::document::{self, Node};
+use super::document::{self, Data, Node};
 use super::graph::{self, Exposed};
 use super::inputs::is_templated;
 use super::model::{Pipeline, StepSpec, TemplateFile};
@@ -23,6 +23,8 @@ use crate::secret::sanitize;
 
 /// A larger file is not a pipeline.
 const LARGEST: usize = 10_000_000;
+/// How many steps a run may have, those of pipelines used as steps counted as often as they are used.
+const MOST_STEPS: usize = 100_000;
 /// How deep pipelines may use pipelines.
 const DEEPEST: usize = 16;
 
@@ -52,7 +54,8 @@ pub fn load(path: &Path, files: &dyn Files, catalogue: &Catalogue) -> Result<Loa
     let pipeline = loader.file(&shown(path), None);
     if let Some(pipeline) = &pipeline {
         let exposed = loader.exposed(pipeline);
-        loader.problems.extend(exposed.into_iter().map(|exposed| graph::before_pivot(pipeline, exposed)));
+        let pivot = graph::pivot_of(pipeline);
+        loader.problems.extend(exposed.into_iter().map(|exposed| graph::before_pivot(pivot, exposed)));
     }
     match pipeline {
         Some(pipeline) if loader.problems.is_empty() => Ok(Loaded {
@@ -139,6 +142,7 @@ impl Loader<'_> {
         let mut pipeline = pipeline?;
         self.resolve(&mut pipeline);
         self.templates(&mut pipeline);
+        self.count(&mut pipeline);
         let mut warnings = Vec::new();
         let (mentions, problems) = names::check(&pipeline, &mut warnings);
         self.problems.extend(problems);
@@ -154,6 +158,7 @@ impl Loader<'_> {
             let inside = done.get(name).map(|(_, exposed)| exposed.as_slice()).unwrap_or_default();
             inside.iter().map(|one| (**one).clone()).collect()
         };
+        pipeline.has_pivot = graph::pivot_of(&pipeline).is_some();
         let exposed = graph::pivot(&pipeline, &graphs[0], &exposed_in, &mut self.problems);
         if is_used {
             self.not_used_here(&pipeline);
@@ -211,6 +216,32 @@ impl Loader<'_> {
                 }
             }
         }
+    }
+
+    /// Counts the steps of a run. Pipelines of pipelines multiply: sixteen files of ten steps each could stand for more
+    /// than any machine holds, so what is too large is left out before anything walks over it.
+    fn count(&mut self, pipeline: &mut Pipeline) {
+        let mut total = 0_usize;
+        for step in pipeline.steps.iter_mut().chain(&mut pipeline.finally) {
+            let mine = 1 + step.module.as_ref().map_or(0, |module| module.size);
+            if total + mine > MOST_STEPS {
+                self.problems.push(
+                    Problem::new(
+                        Code::TooManySteps,
+                        &pipeline.file,
+                        step.span_of("uses"),
+                        format!("the pipeline has more than {MOST_STEPS} steps"),
+                    )
+                    .label(format!("the step `{}` is one too many", step.id))
+                    .help("use `for_each`, whose instances are made when it runs, or several pipelines"),
+                );
+                step.module = None;
+                total = MOST_STEPS;
+                break;
+            }
+            total += mine;
+        }
+        pipeline.size = total;
     }
 
     fn unknown_type(&mut self, file: &Arc<SourceFile>, uses: &str, span: Span) {
@@ -326,9 +357,13 @@ impl Loader<'_> {
     fn module_inputs(&mut self, pipeline: &Pipeline, step: &StepSpec, module: &Pipeline, head: Span) {
         let file = &pipeline.file;
         let Value::Object(given) = &step.with else { return };
-        let entry = |name: &str| step.node.get("with").and_then(|with| with.entry(name));
-        for (name, value) in given {
-            let (key, span) = entry(name).map_or((head, head), |(key, node)| (key.span, node.span));
+        let fields = match step.node.get("with").map(|with| &with.data) {
+            Some(Data::Map(fields)) => fields.as_slice(),
+            _ => &[],
+        };
+        for (key, node) in fields {
+            let (name, key, span) = (&key.text, key.span, node.span);
+            let Some(value) = given.get(name) else { continue };
             let Some(input) = module.inputs.get(name) else {
                 self.problems.push(
                     Problem::new(Code::UnknownInput, file, key, format!("`{}` has no input `{name}`", step.uses))

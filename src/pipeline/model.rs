@@ -44,6 +44,10 @@ pub struct Pipeline {
     /// The file it was read from.
     pub file: Arc<SourceFile>,
     pub(crate) root: Arc<Node>,
+    /// How many steps a run of it has at most, `for_each` counted once.
+    pub(crate) size: usize,
+    /// Whether it or a pipeline that it uses has a pivot.
+    pub(crate) has_pivot: bool,
 }
 
 /// An input of a pipeline.

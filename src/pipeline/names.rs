@@ -16,10 +16,10 @@ use super::source::{SourceFile, Span};
 use super::template::{NameRef, Template};
 
 /// After so many problems nobody reads hints, and looking for them would cost the square of the file's size.
-pub(crate) const MOST_HINTED: usize = 200;
+pub(crate) const MOST_HINTED: usize = 50;
 
 /// In a longer text a place is not looked for: with many templates in it that would cost the square of its length.
-const LONGEST_SEARCHED: usize = 100_000;
+const LONGEST_SEARCHED: usize = 20_000;
 
 /// What may be mentioned at a place.
 #[derive(Debug, Clone, Copy, Default)]
@@ -155,6 +155,9 @@ impl Names<'_> {
         // The rest of a text with one mistake is read expression by expression, so that the others are told too.
         let mut from = 0;
         while let Some(open) = text[from..].find("{{").map(|open| from + open) {
+            if self.problems.len() > MOST_HINTED {
+                return;
+            }
             let Some(end) = text[open..].find("}}").map(|close| open + close + 2) else { return };
             let inner = text[open + 2..end].trim_start();
             let is_block = inner.starts_with(['/', '^', '{', '!']) || inner.starts_with("else");
@@ -342,8 +345,7 @@ impl Names<'_> {
             return self.part("steps", None, span, &["ID.outputs"]);
         };
         let Some(&(at, is_finally)) = self.ids.get(id) else {
-            let known: Vec<&str> = self.ids.keys().copied().collect();
-            let help = self.hint(id, known.iter().copied());
+            let help = self.hint(id, self.ids.keys().copied());
             return self.report(
                 Code::UnknownStep,
                 span,
@@ -424,18 +426,15 @@ impl Names<'_> {
             return;
         }
         let pipeline = self.pipeline;
-        let lists = [
-            ("inputs", "input", pipeline.inputs.keys().collect::<Vec<_>>()),
-            ("secrets", "secret", pipeline.secrets.keys().collect()),
-        ];
-        for (root, what, names) in lists {
+        for (root, what) in [("inputs", "input"), ("secrets", "secret")] {
+            let Some(Data::Map(fields)) = pipeline.root.get(root).map(|node| &node.data) else { continue };
             if self.used.contains(&(root, String::new())) {
                 continue;
             }
-            for name in names.into_iter().filter(|name| !self.used.contains(&(root, (*name).clone()))) {
-                let span = pipeline.root.get(root).and_then(|node| node.entry(name)).map_or(Span::default(), |(key, _)| key.span);
+            for (key, _) in fields.iter().filter(|(key, _)| !self.used.contains(&(root, key.text.clone()))) {
+                let name = &key.text;
                 warnings.push(
-                    Problem::new(Code::Unused, &pipeline.file, span, format!("the {what} `{name}` is never used"))
+                    Problem::new(Code::Unused, &pipeline.file, key.span, format!("the {what} `{name}` is never used"))
                         .label("no template mentions it")
                         .help(format!("write `{{{{ {root}.{name} }}}}` where it is meant, or take it out")),
                 );

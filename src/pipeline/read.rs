@@ -63,6 +63,8 @@ impl Reader<'_> {
             outputs: self.named(get("outputs"), "outputs", |_, node, _, _| Some(node.to_value())),
             file: Arc::clone(self.file),
             root: Arc::clone(&root),
+            size: 0,
+            has_pivot: false,
         };
         if let Some(node) = get("steps")
             && matches!(&node.data, Data::List(items) if items.is_empty())

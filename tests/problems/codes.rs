@@ -21,6 +21,17 @@ fn of(code: Code) -> Result<Loaded, Problems> {
             let files: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
             check_with(text, &files)
         }
+        Code::TooManySteps => {
+            let ten = |inner: &str| (0..10).map(|n| format!("  - {{ id: s{n}, uses: {inner} }}\n")).collect::<String>();
+            let texts: Vec<(String, String)> = (1..=6)
+                .map(|n| {
+                    let inner = if n == 1 { "postgres.compare".to_owned() } else { format!("./ten{}.yaml", n - 1) };
+                    (format!("ten{n}.yaml"), format!("steps:\n{}", ten(&inner)))
+                })
+                .collect();
+            let files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+            check_with(text, &files)
+        }
         _ => check(text),
     }
 }

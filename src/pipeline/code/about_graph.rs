@@ -125,6 +125,22 @@ steps:
   - { id: base, uses: ./modules/replica.yaml, with: { from: old } }
 ",
         },
+        Code::TooManySteps => About {
+            why: "A run has at most 100,000 steps, those of pipelines used as steps counted as often as they are used. Pipelines \
+                  of pipelines multiply quickly. The instances of a `for_each` do not count: they are made when it runs.",
+            wrong: "
+# ten.yaml runs a pipeline ten times, which runs one ten times, and so on
+steps:
+  - { id: a, uses: ./ten6.yaml }
+",
+            right: "
+steps:
+  - id: a
+    for_each: [one, two, three]
+    uses: ./modules/replica.yaml
+    with: { from: \"{{ each.value }}\" }
+",
+        },
         Code::ModuleDepth => About {
             why: "Pipelines may use pipelines sixteen deep. Paths of steps, reports and rollbacks that reach deeper could not \
                   be read by anybody.",

@@ -79,6 +79,7 @@ codes! {
     // Pipelines used as steps
     ModuleCycle = "module-cycle", "A pipeline uses itself as a step";
     ModuleDepth = "module-depth", "Pipelines used as steps are nested too deeply";
+    TooManySteps = "too-many-steps", "A pipeline has more steps than a run can hold";
     // Warnings
     Unused = "unused", "Something is listed and never used";
     NoEffect = "no-effect", "A key has no effect here";
