@@ -12,7 +12,7 @@ use crate::units::Span as Time;
 /// How many steps are at work at once unless the pipeline says.
 pub(crate) const MAX_PARALLEL: u32 = 8;
 /// How long the `finally` steps may take together unless the pipeline says.
-pub(crate) const FINALLY_BUDGET: Duration = Duration::from_secs(600);
+pub(crate) const FINALLY_BUDGET: Duration = Duration::from_mins(10);
 
 /// A step found by its path in a run.
 #[derive(Debug, Clone)]
@@ -44,13 +44,13 @@ impl Pipeline {
     pub fn find(&self, path: &StepPath) -> Option<Found<'_>> {
         let mut pipeline = self;
         let mut chain = vec![self];
-        let mut in_finally = false;
+        let mut beneath_finally = false;
         let mut segments = path.segments().peekable();
         while let Some(segment) = segments.next() {
             let (step, is_finally) = pipeline.step(segment.id)?;
-            in_finally |= is_finally;
+            beneath_finally |= is_finally;
             if segments.peek().is_none() {
-                return Some(Found { step, pipeline, is_finally: in_finally, chain });
+                return Some(Found { step, pipeline, is_finally: beneath_finally, chain });
             }
             pipeline = step.module.as_deref()?;
             chain.push(pipeline);

@@ -135,6 +135,7 @@ pub(crate) fn parse(file: &Arc<SourceFile>) -> (Option<Node>, Vec<Problem>) {
 }
 
 type Fatal = Box<Problem>;
+type Fields = Vec<(Key, Node)>;
 
 struct Reader<'a> {
     file: &'a Arc<SourceFile>,
@@ -217,7 +218,7 @@ impl<'a> Reader<'a> {
 
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Fatal> {
         if depth >= DEEPEST {
-            return Err(self.too_deep(span));
+            return Err(Box::new(self.too_deep(span)));
         }
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -234,7 +235,7 @@ impl<'a> Reader<'a> {
                         (event, span) => items.push(self.node(event, span, depth + 1)?),
                     }
                 };
-                (Node { span: self.around(span, items.last().map(|item| item.span), end), data: Data::List(items) }, anchor)
+                (Node { span: Self::around(span, items.last().map(|item| item.span), end), data: Data::List(items) }, anchor)
             }
             Event::MappingStart(anchor, _) => {
                 let (fields, end, is_template) = self.fields(span, depth)?;
@@ -247,7 +248,7 @@ impl<'a> Reader<'a> {
                     return Ok(node);
                 }
                 let last = fields.last().map(|(key, node)| if node.span.len == 0 { key.span } else { node.span });
-                (Node { span: self.around(span, last, end), data: Data::Map(fields) }, anchor)
+                (Node { span: Self::around(span, last, end), data: Data::Map(fields) }, anchor)
             }
             Event::Alias(anchor) => return self.alias(anchor, span, depth),
             Event::Nothing
@@ -267,9 +268,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The fields of a mapping, its end, and whether it is a template that was meant.
-    fn fields(&mut self, start: Span, depth: usize) -> Result<(Vec<(Key, Node)>, Span, bool), Fatal> {
+    fn fields(&mut self, start: Span, depth: usize) -> Result<(Fields, Span, bool), Fatal> {
         let mut is_template = false;
-        let mut fields: Vec<(Key, Node)> = Vec::new();
+        let mut fields = Fields::new();
         let mut seen: HashMap<String, Span> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
@@ -325,7 +326,7 @@ impl<'a> Reader<'a> {
             ));
         };
         if depth + node.depth() >= DEEPEST {
-            return Err(self.too_deep(span));
+            return Err(Box::new(self.too_deep(span)));
         }
         self.aliased = self.aliased.saturating_add(node.weight());
         if self.aliased > MOST_ALIASED {
@@ -343,11 +344,9 @@ impl<'a> Reader<'a> {
         Ok(node)
     }
 
-    fn too_deep(&self, span: Span) -> Fatal {
-        Box::new(
-            Problem::new(Code::TooDeep, self.file, span, format!("values are nested more than {DEEPEST} deep"))
-                .help("a pipeline never needs that; look for a bracket that is not closed"),
-        )
+    fn too_deep(&self, span: Span) -> Problem {
+        Problem::new(Code::TooDeep, self.file, span, format!("values are nested more than {DEEPEST} deep"))
+            .help("a pipeline never needs that; look for a bracket that is not closed")
     }
 
     /// A block scalar's range ends behind its last line break: underline what people see.
@@ -356,7 +355,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A flow collection ends at its bracket, a block collection with its last value.
-    fn around(&self, start: Span, last: Option<Span>, end: Span) -> Span {
+    fn around(start: Span, last: Option<Span>, end: Span) -> Span {
         if end.len > 0 {
             return Span::between(start.offset, end.end());
         }

@@ -413,7 +413,7 @@ fn impossible(pipeline: &Pipeline, step: &StepSpec, exposed_in: &dyn Fn(&str) ->
 }
 
 /// The problem of a step that cannot be undone and may start before any pivot.
-pub(crate) fn before_pivot(pivot: Option<&StepSpec>, exposed: Exposed) -> Problem {
+pub(crate) fn before_pivot(pivot: Option<&StepSpec>, exposed: &Exposed) -> Problem {
     let (message, help) = match pivot {
         Some(pivot) => (
             format!("step `{}` cannot be undone, and may start before the pivot `{}`", exposed.path, pivot.id),

@@ -55,7 +55,7 @@ pub fn load(path: &Path, files: &dyn Files, catalogue: &Catalogue) -> Result<Loa
     if let Some(pipeline) = &pipeline {
         let exposed = loader.exposed(pipeline);
         let pivot = graph::pivot_of(pipeline);
-        loader.problems.extend(exposed.into_iter().map(|exposed| graph::before_pivot(pivot, exposed)));
+        loader.problems.extend(exposed.iter().map(|exposed| graph::before_pivot(pivot, exposed)));
     }
     match pipeline {
         Some(pipeline) if loader.problems.is_empty() => Ok(Loaded {
@@ -99,7 +99,7 @@ impl Loader<'_> {
         self.problems.extend(problems);
         let pipeline = tree.and_then(|tree| self.check(&file, tree, used.is_some()));
         self.open.pop();
-        let exposed = pipeline.as_ref().map(|pipeline| pipeline.1.iter().cloned().collect()).unwrap_or_default();
+        let exposed = pipeline.as_ref().map(|pipeline| pipeline.1.clone()).unwrap_or_default();
         let pipeline = pipeline.map(|(pipeline, _)| pipeline);
         self.done.insert(name.to_owned(), (pipeline.clone(), exposed));
         pipeline

@@ -1,5 +1,6 @@
 //! A pipeline as it was written: typed where the language is fixed, unrendered JSON where templates may stand.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,11 +199,9 @@ impl Pipeline {
 impl StepSpec {
     /// Whether another pipeline is what it runs.
     pub fn is_module(uses: &str) -> bool {
-        uses.starts_with("./")
-            || uses.starts_with("../")
-            || uses.starts_with('/')
-            || uses.ends_with(".yaml")
-            || uses.ends_with(".yml")
+        let ending = Path::new(uses).extension();
+        ["./", "../", "/"].iter().any(|start| uses.starts_with(start))
+            || ending.is_some_and(|ending| ending == "yaml" || ending == "yml")
     }
 
     /// Where a key's value stands; the step itself when it has no such key.
