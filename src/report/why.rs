@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Style;
 use super::history::{History, between, moment};
-use super::style::{Tone, padded, state_sign, state_tone, state_word};
+use super::style::{Tone, padded, state_sign, state_tone};
 use super::summary::{failure_lines, failure_of};
 use super::telling::{counted, one_line};
 use super::waits::{Waiting, operands_text, reason, skipped, waiting};
