@@ -252,10 +252,9 @@ fn listed(store: &Store, entry: Entry) -> Option<Listed> {
 /// S3 gives the MD5 as `ETag` of what was written in one piece; others give it as Content-MD5, base64.
 fn md5_of(scheme: &str, etag: Option<&str>, content_md5: Option<&str>) -> Option<String> {
     use base64::Engine as _;
-    if let Some(bytes) = content_md5.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok())
-        && bytes.len() == 16
-    {
-        return Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+    let decoded = content_md5.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    if let Some(bytes) = decoded.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()) {
+        return Some(format!("{:032x}", u128::from_be_bytes(bytes)));
     }
     let etag = etag.filter(|_| scheme == "s3")?.trim_matches('"');
     (etag.len() == 32 && etag.chars().all(|c| c.is_ascii_hexdigit())).then(|| etag.to_ascii_lowercase())

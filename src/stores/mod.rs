@@ -48,7 +48,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             request: Duration::from_secs(30),
-            transfer: Duration::from_secs(60),
+            transfer: Duration::from_mins(1),
             repeats: 4,
             wait: Duration::from_millis(200),
             at_once: 256,
@@ -104,13 +104,12 @@ impl Stores {
         let wanted = open::Wanted::resolve(place, &options, &prefix, base, &self.inner.vault)?;
         let key = wanted.key(owner);
         let mut opened = self.inner.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match opened.get(&key) {
-            Some(found) => found.clone(),
-            None => {
-                let fresh = wanted.open(owner, &self.inner.patience)?;
-                opened.insert(key, fresh.clone());
-                fresh
-            }
+        let found = if let Some(found) = opened.get(&key) {
+            found.clone()
+        } else {
+            let fresh = wanted.open(owner, &self.inner.patience)?;
+            opened.insert(key, fresh.clone());
+            fresh
         };
         Ok(Store::new(parsed.to_string(), wanted, found))
     }

@@ -7,7 +7,7 @@ use crate::parts::{self, NEW, OLD};
 
 /// Objects of all the sizes that are treated apart: none, some, one piece, several pieces.
 async fn fill(scene: &Scene, place: &str) -> u64 {
-    let large: Vec<u8> = (0..20_u32 << 20).map(|number| (number / 4096 + number) as u8).collect();
+    let large: Vec<u8> = (0..20_u32 << 20).map(|number| (number / 4096 + number).to_le_bytes()[0]).collect();
     for (key, content) in [
         ("a.txt", b"some text".to_vec()),
         ("a/b/c.bin", large[..1 << 20].to_vec()),

@@ -91,7 +91,7 @@ async fn a_name_that_is_not_utf8_is_refused_by_name() {
 
 /// A bucket as a server lists it that keeps names with slashes at their ends: no server at hand does.
 fn listing(entries: &[(&str, u64, &str)]) -> &'static str {
-    let contents: String = entries
+    let contents: Vec<String> = entries
         .iter()
         .map(|(key, size, md5)| {
             format!(
@@ -99,6 +99,7 @@ fn listing(entries: &[(&str, u64, &str)]) -> &'static str {
             )
         })
         .collect();
+    let contents = contents.concat();
     let text = format!(
         "<?xml version=\"1.0\"?><ListBucketResult><Name>box</Name><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
     );

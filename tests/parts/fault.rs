@@ -83,7 +83,7 @@ async fn serve(
     match weather {
         Weather::Fair => {}
         Weather::Answer(status, headers, body) => {
-            let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
             let answer = format!(
                 "HTTP/1.1 {status} Weather\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
                 if method == "HEAD" { 0 } else { body.len() }
@@ -97,19 +97,20 @@ async fn serve(
             return Ok(());
         }
         Weather::Hang => {
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            tokio::time::sleep(Duration::from_hours(1)).await;
         }
         Weather::CutAfter(bytes) => limit = bytes,
         Weather::Slow(by) => tokio::time::sleep(by).await,
     }
     let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
     // The signature covers `host` as the client wrote it; only what is about the connection is changed.
-    let head: String = text
+    let head: Vec<String> = text
         .trim_end_matches("\r\n")
         .split("\r\n")
         .filter(|line| !line.to_ascii_lowercase().starts_with("connection:"))
         .map(|line| format!("{line}\r\n"))
         .collect();
+    let head = head.concat();
     server.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).await?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();

@@ -115,7 +115,7 @@ impl Scene {
     }
 
     /// A step whose `with` is this.
-    pub fn step(&self, uses: &str, with: &Value) -> Box<dyn DynStep> {
+    pub fn step(uses: &str, with: &Value) -> Box<dyn DynStep> {
         builtin().make(uses, with).expect("a good configuration")
     }
 
@@ -129,7 +129,7 @@ impl Scene {
 
     /// The next attempt of the step that ran last: it has its checkpoint and its folder.
     pub async fn again(&self, uses: &str, with: Value) -> Result<Value, StepError> {
-        let step = self.step(uses, &with);
+        let step = Self::step(uses, &with);
         let ctx = self.context();
         let before = step.inspect(&ctx).await?;
         step.run(&ctx, &before).await
@@ -137,7 +137,7 @@ impl Scene {
 
     /// What a plan would say.
     pub async fn plan(&self, uses: &str, with: Value) -> Result<Preview, StepError> {
-        let step = self.step(uses, &with);
+        let step = Self::step(uses, &with);
         let ctx = self.context();
         *self.attempt.lock().expect("not poisoned") -= 1;
         step.preview(&step.inspect(&ctx).await?)
@@ -148,7 +148,7 @@ impl Scene {
         let before = serde_json::json!({
             "objects": 0, "create": 0, "overwrite": 0, "bytes": 0, "same": 0, "read": 0, "extra": 0
         });
-        self.step("object.sync", &with).undo(&self.context(), &before).await
+        Self::step("object.sync", &with).undo(&self.context(), &before).await
     }
 
     /// An opened place, for looking with the test's own eyes.

@@ -32,6 +32,7 @@ const AT_ONCE: usize = 8;
 /// list is `differences.jsonl` in the step's folder of the run.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::unsafe_derive_deserialize, reason = "the `unsafe` is inside tokio's macros and touches no field")]
 pub struct ObjectCompare {
     /// One place: `store:prefix/`, a URL, or a directory.
     #[schemars(extend("format" = "place"))]

@@ -71,6 +71,17 @@ pub struct Touched {
     pub sizes: Vec<u64>,
 }
 
+impl Touched {
+    /// Whether what is there now is what an attempt left. Without a word about the end its runner died in between, and
+    /// a whole object of the right size in an empty place is its work.
+    pub fn is_ours(&self, now: &Facts) -> bool {
+        match &self.left {
+            Some(left) => left.agree(now),
+            None => self.was.is_none() && self.sizes.contains(&now.size),
+        }
+    }
+}
+
 /// A ledger that is being written.
 pub struct Ledger {
     path: PathBuf,

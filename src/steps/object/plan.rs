@@ -120,19 +120,19 @@ pub async fn look(source: &Store, target: &Store, filter: &Filter, rule: Rule) -
 /// What a plan tells of it.
 pub fn preview(before: &SyncBefore, is_delete: bool, allow_empty: bool, from: &str, to: &str) -> Preview {
     let copies = before.create + before.overwrite;
-    let mut does = if copies == 0 {
+    let mut does = vec![if copies == 0 {
         format!("copies nothing from `{from}` to `{to}`: {} already there", objects(before.same))
     } else {
         format!("copies {}, {}, from `{from}` to `{to}`", objects(copies), ByteSize(before.bytes))
-    };
+    }];
     if copies > 0 && before.same > 0 {
-        does += &format!("; {} already there", objects(before.same));
+        does.push(format!("{} already there", objects(before.same)));
     }
     if before.read > 0 {
-        does += &format!("; compares the contents of {}", objects(before.read));
+        does.push(format!("compares the contents of {}", objects(before.read)));
     }
     if is_delete && before.extra > 0 {
-        does += &format!("; deletes {} only at the target", objects(before.extra));
+        does.push(format!("deletes {} only at the target", objects(before.extra)));
     }
     let mut warnings = Vec::new();
     if before.objects == 0 && !allow_empty {
@@ -160,7 +160,7 @@ pub fn preview(before: &SyncBefore, is_delete: bool, allow_empty: bool, from: &s
         format!("deletes what it created; restores {} where the bucket keeps versions, else names them", objects(lost))
     };
     Preview {
-        does,
+        does: does.join("; "),
         undo,
         already_done: copies == 0 && before.read == 0 && before.objects > 0 && !(is_delete && before.extra > 0),
         bytes: Some(before.bytes),

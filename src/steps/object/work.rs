@@ -334,8 +334,8 @@ impl<'a> Work<'a> {
         if answer == Answer::Same {
             let mine = self.earlier.remove(&key).filter(|touched| !touched.is_deleted);
             let there = target.as_ref().map(|there| &there.facts);
-            let done = match mine {
-                Some(touched) if touched.left.as_ref().zip(there).is_some_and(|(left, there)| left.agree(there)) => {
+            let done = match mine.zip(there) {
+                Some((touched, there)) if touched.is_ours(there) => {
                     let bytes = listed.facts.size;
                     self.transfer.moved.fetch_add(bytes, Ordering::Relaxed);
                     Done::Copied { bytes, is_overwrite: touched.was.is_some() }
