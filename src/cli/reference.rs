@@ -29,6 +29,8 @@ pub fn manual() -> String {
          A command that could not do what it was asked for prints\n\n\
          ```json\n{\"error\": {\"message\": \"…\", \"class\": \"transient|permanent|needs_person|null\", \"help\": \"…\", \
          \"causes\": [], \"problems\": [], \"exit\": 2}}\n```\n\n\
+         with `plan` beside `error` when a run was not started because of what its plan found, and `edit` when an edited \
+         pipeline was refused. \
          Everything else (progress, notes, the log) goes to stderr. The log holds ferry's own words only; the variable \
          `FERRY_LOG` (`ferry=debug,opendal=trace`) asks for more, and what other crates write is not masked.\n",
     );

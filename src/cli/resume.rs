@@ -18,7 +18,9 @@ use crate::report;
 /// what is meant.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  ferry resume last\n  ferry resume 0199c4 --pipeline shop.yaml\n  \
-    ferry resume last --pipeline shop.yaml --accept copy=keep --accept users=undo-first\n\nJSON: as `ferry run`.")]
+    ferry resume last --pipeline shop.yaml --accept copy=keep --accept users=undo-first\n\n\
+    JSON: as `ferry run`; with --pipeline first {\"type\": \"edit\", \"table\": {\"run\", \"differences\": [{\"step\",\n      \
+    \"kind\": {\"change\"}, \"needs_accept\", \"accepted\", \"was\", \"becomes\"}]}}.")]
 pub struct Resume {
     /// The run
     run: String,
