@@ -1,5 +1,7 @@
 //! What a person reads when a pipeline is wrong: every problem, at its place, with what to write instead.
 
+#![allow(clippy::format_collect, clippy::needless_pass_by_value, reason = "texts and schemas are written where they are read")]
+
 #[path = "problems/bad_input.rs"]
 mod bad_input;
 #[path = "problems/catalogue.rs"]

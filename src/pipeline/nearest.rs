@@ -16,7 +16,7 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
             let is_part = wrong.len() >= 3 && name.len() >= 3 && (name.contains(wrong) || wrong.contains(name));
             (distance <= limit || is_part).then_some((distance, name))
         })
-        .min_by(|a, b| a.cmp(b))
+        .min()
         .map(|(_, name)| name)
 }
 

@@ -409,13 +409,11 @@ impl Reader<'_> {
     }
 
     fn with(&mut self, node: &Node) -> Value {
-        match node.to_value() {
-            value @ Value::Object(_) => value,
-            _ => {
-                self.wrong_type(node, "with", "a mapping");
-                Value::Object(Map::new())
-            }
+        if let value @ Value::Object(_) = node.to_value() {
+            return value;
         }
+        self.wrong_type(node, "with", "a mapping");
+        Value::Object(Map::new())
     }
 
     fn background(&mut self, node: &Node) -> (Option<String>, bool) {

@@ -104,13 +104,11 @@ impl Reader<'_> {
     }
 
     pub fn text(&mut self, node: &Node, what: &str) -> Option<String> {
-        match &node.data {
-            Data::Scalar(Value::String(text)) => Some(text.clone()),
-            _ => {
-                self.wrong_type(node, what, "text");
-                None
-            }
+        if let Some(text) = node.text() {
+            return Some(text.to_owned());
         }
+        self.wrong_type(node, what, "text");
+        None
     }
 
     /// Text in which no template is rendered.
@@ -148,17 +146,15 @@ impl Reader<'_> {
             self.wrong_type(node, what, "an integer");
             return None;
         };
-        match number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0) {
-            Some(number) => Some(number),
-            None => {
-                self.problems.push(
-                    self.problem(Code::WrongValue, node.span, format!("`{what}` cannot be {number}"))
-                        .label("out of range")
-                        .help("write a whole number from 1 on"),
-                );
-                None
-            }
+        let count = number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
+        if count.is_none() {
+            self.problems.push(
+                self.problem(Code::WrongValue, node.span, format!("`{what}` cannot be {number}"))
+                    .label("out of range")
+                    .help("write a whole number from 1 on"),
+            );
         }
+        count
     }
 
     pub fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {

@@ -129,7 +129,9 @@ fn adapt(schema: &mut Value, name: &str) {
     }
     for key in ["allOf", "anyOf", "oneOf", "prefixItems"] {
         if let Some(Value::Array(items)) = fields.get_mut(key) {
-            items.iter_mut().for_each(|item| adapt(item, name));
+            for item in items {
+                adapt(item, name);
+            }
         }
     }
     for key in ["not", "if", "then", "else"] {

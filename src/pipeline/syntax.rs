@@ -57,12 +57,11 @@ fn bare_template(file: &SourceFile, line: Span) -> Option<usize> {
     for (at, c) in text.char_indices() {
         match quote {
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if c == '#' && before.is_whitespace() => return None,
             // An apostrophe inside a word opens nothing.
             None if (c == '"' || c == '\'') && !before.is_alphanumeric() => quote = Some(c),
             None if opens_template(&text[at..]) => return Some(line.offset + at),
-            None => {}
+            _ => {}
         }
         before = c;
     }
