@@ -38,7 +38,7 @@ impl Engine {
         let mut list = Vec::with_capacity(steps.len());
         for def in steps {
             let path = parent.map_or_else(|| StepPath::root(&def.id), |parent| self.graph[parent].path.child(&def.id));
-            let ix = self.add(Node::new(path, def.clone(), parent, is_finally));
+            let ix = self.take_back(&path, parent).unwrap_or_else(|| self.add(Node::new(path, def.clone(), parent, is_finally)));
             by_id.insert(def.id.as_str(), ix);
             list.push(ix);
         }
@@ -74,7 +74,7 @@ impl Engine {
                 let mut children = Vec::with_capacity(items.len());
                 for (position, (key, value)) in items.iter().enumerate() {
                     let path = group.path.instance(key);
-                    let child = old.remove(&path).or_else(|| self.take_back(&path, ix)).unwrap_or_else(|| {
+                    let child = old.remove(&path).or_else(|| self.take_back(&path, Some(ix))).unwrap_or_else(|| {
                         // An instance is resolved by itself: its `if` and `lock` may mention `each`.
                         let def = StepDef { for_each: false, max_parallel: None, needs: Vec::new(), ..group.def.clone() };
                         self.add(Node::new(path, def, Some(ix), group.is_finally))
@@ -129,8 +129,8 @@ impl Engine {
         }
     }
 
-    /// An instance that an edit took out and another put back.
-    fn take_back(&mut self, path: &StepPath, group: Ix) -> Option<Ix> {
+    /// A step that left the pipeline and comes back, by its name: with what it has done.
+    fn take_back(&mut self, path: &StepPath, group: Option<Ix>) -> Option<Ix> {
         let ix = *self.index.get(path)?;
         if !self.graph[ix].is_orphan {
             return None;
@@ -138,9 +138,15 @@ impl Engine {
         self.orphans.retain(|&orphan| orphan != ix);
         let node = &mut self.graph[ix];
         node.is_orphan = false;
-        node.parent = Some(group);
-        if node.state == State::Stopped {
-            node.state = State::Blocked;
+        node.parent = group;
+        match node.state {
+            State::Stopped => node.state = State::Blocked,
+            // A group, or what never began: its templates are asked again.
+            State::Skipped => {
+                node.state = State::Blocked;
+                node.resolution = None;
+            }
+            _ => {}
         }
         Some(ix)
     }

@@ -160,15 +160,18 @@ impl Engine {
     /// Opens a group: what is inside may start.
     fn open(&mut self, ix: Ix) {
         self.expand(ix);
+        let inside = self.walk(&self.graph[ix].children.clone());
+        for &inner in &inside {
+            // It was interrupted while its group waited to be resolved anew.
+            if self.graph[inner].state == State::Stopped {
+                self.graph[inner].state = State::Blocked;
+            }
+        }
         self.enter(ix, State::Open);
         self.recount_group(ix);
-        let children = self.graph[ix].children.clone();
-        if self.graph[ix].def.for_each {
-            self.admit_instances(ix);
-        } else {
-            for child in children {
-                self.admit(child);
-            }
+        self.admit_inside(ix);
+        for &inner in inside.iter().rev() {
+            self.check_group(inner);
         }
         self.check_group(ix);
     }

@@ -66,6 +66,11 @@ impl Executor {
     pub async fn resume(&self, run: &str, how: Resume) -> Result<RunStatus, ExecutorError> {
         let taken = self.take(run).await?;
         let status = taken.engine.status();
+        // Whoever repeats `resume` until it succeeds is told that it has. A runner that died just before it could write
+        // down that the run is over leaves that to be written.
+        if status == RunStatus::Succeeded && how.pipeline.is_none() {
+            return self.nothing_to_do(taken).await;
+        }
         if matches!(status, RunStatus::Succeeded | RunStatus::RolledBack) {
             let run = run.to_owned();
             let help = "start a new run with `ferry run`";
@@ -97,8 +102,7 @@ impl Executor {
         let status = taken.engine.status();
         let run = run.to_owned();
         if status == RunStatus::RolledBack {
-            let help = "nothing is left to undo";
-            return self.give_back(taken, ExecutorError::Status { run, status, what: "rolled back", help }).await;
+            return self.nothing_to_do(taken).await;
         }
         if taken.engine.is_past_pivot() && !past_pivot {
             return self.give_back(taken, ExecutorError::PastPivot { run }).await;
@@ -178,6 +182,16 @@ impl Executor {
     async fn give_back<T>(&self, taken: Taken, error: ExecutorError) -> Result<T, ExecutorError> {
         self.journal.release(taken.lease).await?;
         Err(error)
+    }
+
+    /// The run is where it was asked to go.
+    async fn nothing_to_do(&self, taken: Taken) -> Result<RunStatus, ExecutorError> {
+        if taken.engine.is_at_rest() {
+            let status = taken.engine.status();
+            self.journal.release(taken.lease).await?;
+            return Ok(status);
+        }
+        self.take_up(taken, vec![Event::Resumed { by: self.by.clone(), until: None }], None).await
     }
 
     async fn take_up(&self, taken: Taken, why: Vec<Event>, edited: Option<&Loaded>) -> Result<RunStatus, ExecutorError> {

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferry::engine::{Body, Definition, Engine, Event, Outcome, Resolution, RunStatus, State, StepDef, StepPath, UndoDef};
+use ferry::engine::{
+    Background, Body, Definition, Engine, Event, Interrupted, Outcome, Resolution, RunStatus, State, StepDef, StepPath, Timer,
+    UndoDef,
+};
 
 /// What the events say so far.
 pub struct Rules {
@@ -20,6 +23,10 @@ pub struct Rules {
     dirty: BTreeSet<StepPath>,
     failures: BTreeMap<StepPath, u32>,
     interruptions: BTreeMap<StepPath, u32>,
+    /// The last number of each step's attempts.
+    numbers: BTreeMap<StepPath, u32>,
+    cancels: u32,
+    is_finally_out_of_time: bool,
     pivot_started: bool,
     may_pass_pivot: bool,
     stopped: bool,
@@ -42,6 +49,9 @@ impl Rules {
             dirty: BTreeSet::new(),
             failures: BTreeMap::new(),
             interruptions: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            cancels: 0,
+            is_finally_out_of_time: false,
             pivot_started: false,
             may_pass_pivot: false,
             stopped: false,
@@ -76,11 +86,13 @@ impl Rules {
 
     pub fn before(&mut self, engine: &Engine, event: &Event) {
         match event {
-            Event::AttemptStarted { step, .. } => {
+            Event::AttemptStarted { step, attempt } => {
                 let node = engine.step(step).expect("known");
                 if node.state != State::Starting {
                     return;
                 }
+                let last = self.numbers.insert(step.clone(), *attempt).unwrap_or_default();
+                assert!(*attempt > last, "`{step}` has two attempts {attempt}");
                 assert!(!self.at_work.contains(step) && !self.serving.contains(step), "`{step}` has one attempt at a time");
                 assert!(!self.succeeded.contains(step) || node.is_finally, "`{step}` is done and does not run again");
                 assert!(
@@ -128,11 +140,18 @@ impl Rules {
         match event {
             Event::Resumed { .. } => {
                 self.stopped = false;
+                self.cancels = 0;
+                self.is_finally_out_of_time = false;
                 self.failures.clear();
                 self.ready.clear();
             }
-            Event::CancelRequested { .. } => self.stopped = true,
+            Event::CancelRequested { .. } => {
+                self.stopped = true;
+                self.cancels += 1;
+            }
+            Event::TimerFired { timer: Timer::Finally { .. } } => self.is_finally_out_of_time = true,
             Event::RollbackRequested { past_pivot, .. } if *past_pivot || !self.pivot_started => {
+                self.is_finally_out_of_time = false;
                 self.stopped = true;
                 self.may_pass_pivot |= past_pivot;
             }
@@ -144,8 +163,11 @@ impl Rules {
             Event::Resolved { step, resolution: Resolution::Instances { items }, .. } => {
                 self.instances.insert(step.clone(), items.iter().map(|(key, _)| step.instance(key)).collect());
             }
-            Event::AttemptStarted { step, .. } if engine.step(step).is_some_and(|node| node.is_ready) => {
-                self.ready.insert(step.clone());
+            Event::AttemptStarted { step, .. } => {
+                let def = &engine.step(step).expect("known").def;
+                if def.background.as_ref().is_some_and(|background| background.ready == Background::ReadyAtStart) {
+                    self.ready.insert(step.clone());
+                }
             }
             Event::Ready { step, .. } => {
                 self.ready.insert(step.clone());
@@ -171,6 +193,10 @@ impl Rules {
                         let node = engine.step(step).expect("known");
                         let interruptions = self.interruptions.entry(step.clone()).or_default();
                         *interruptions += u32::from(!node.is_background() && !node.is_finally);
+                        if node.def.interrupted == Interrupted::AskPerson {
+                            let waits = matches!(node.state, State::Paused | State::Stopped) || node.state.is_undo();
+                            assert!(waits, "`{step}` may have acted, and goes on as {:?} without asking", node.state);
+                        }
                         let bound = node.def.retry.interruptions + 1;
                         assert!(*interruptions <= bound, "`{step}` was interrupted {interruptions} times and nobody was asked");
                     }
@@ -318,7 +344,9 @@ impl Rules {
             assert!(engine.left_behind().next().is_some(), "a rollback that failed names what it left behind");
         }
         let has_ended = !matches!(status, RunStatus::Paused | RunStatus::RollingBack | RunStatus::Waiting | RunStatus::Running);
-        if has_ended && !self.stopped {
+        // A cancel while `finally` runs, and its budget, end it.
+        let is_cut_short = self.is_finally_out_of_time || self.cancels > u32::from(status == RunStatus::Cancelled);
+        if has_ended && !is_cut_short {
             let untouched = engine.steps().find(|node| {
                 node.is_finally && node.state == State::Blocked && node.path.parent().is_none() && node.def.needs.is_empty()
             });

@@ -162,6 +162,14 @@ impl World {
         let commands = self.engine.on(&event);
         assert_eq!(self.engine.fault_found(), None, "no event of an honest driver is illegal");
         self.rules.after(&self.engine, &event);
+        if matches!(event, Event::CancelRequested { .. }) && self.engine.status() != RunStatus::RollingBack {
+            for node in self.engine.steps().filter(|node| matches!(node.state, State::Starting | State::Running)) {
+                let is_told = commands.iter().any(|command| matches!(command, Command::Stop { step, .. } if *step == node.path));
+                let was_told = self.attempts.get(&node.path).is_some_and(|work| work.told.is_some())
+                    || self.commands.iter().any(|command| matches!(command, Command::Stop { step, .. } if *step == node.path));
+                assert!(is_told || was_told, "`{}` is not told of the cancel", node.path);
+            }
+        }
         // Every command that a live run is given is one that a new runner would find again, or a stop.
         for command in commands {
             match command {
