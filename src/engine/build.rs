@@ -52,6 +52,9 @@ impl Engine {
                     _ => self.fault(format!("`{}` needs `{need}`, which is not in its list", def.id)),
                 }
             }
+            if let Some(&until) = def.background.as_ref().and_then(|background| by_id.get(background.until.as_str())) {
+                self.graph[until].served_by.push(ix);
+            }
         }
         list
     }
@@ -139,6 +142,7 @@ impl Engine {
         let node = &mut self.graph[ix];
         node.is_orphan = false;
         node.parent = group;
+        node.served_by.clear();
         match node.state {
             State::Stopped => node.state = State::Blocked,
             // A group, or what never began: its templates are asked again.

@@ -148,21 +148,7 @@ impl Engine {
 
     /// Lets the background steps end that served until this one.
     fn end_backgrounds_of(&mut self, ix: Ix) {
-        let node = &self.graph[ix];
-        if node.is_instance() {
-            return;
-        }
-        let siblings = match node.parent {
-            Some(parent) => &self.graph[parent].children,
-            None if node.is_finally => &self.finally,
-            None => &self.root,
-        };
-        let id = node.def.id.as_str();
-        let served: Vec<Ix> = siblings
-            .iter()
-            .copied()
-            .filter(|&other| self.graph[other].def.background.as_ref().is_some_and(|b| b.until == id))
-            .collect();
+        let served = self.graph[ix].served_by.clone();
         for background in self.walk(&served) {
             self.end_background(background);
         }

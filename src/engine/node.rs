@@ -203,6 +203,8 @@ pub struct Node {
     // ── place in the graph ──
     pub(super) parent: Option<Ix>,
     pub(super) children: Vec<Ix>,
+    /// The background steps that serve until this one is over.
+    pub(super) served_by: Vec<Ix>,
 
     // ── derived; rebuilt whenever a run is taken up ──
     /// Needs that are not met yet.
@@ -309,6 +311,7 @@ impl Node {
             is_orphan: false,
             parent,
             children: Vec::new(),
+            served_by: Vec::new(),
             unmet: 0,
             has_satisfied: false,
             children_left: 0,
@@ -392,8 +395,8 @@ impl Node {
 
     /// Takes over what has happened to the node of the same name before an edit.
     pub(super) fn adopt(&mut self, old: Self) {
-        let (def, parent, children, is_finally) =
-            (self.def.clone(), self.parent, std::mem::take(&mut self.children), self.is_finally);
-        *self = Self { def, parent, children, is_finally, ..old };
+        let fresh = self.clone();
+        let Self { def, parent, children, served_by, is_finally, .. } = fresh;
+        *self = Self { def, parent, children, served_by, is_finally, ..old };
     }
 }
