@@ -233,7 +233,6 @@ pub mod option_duration_ms {
     use super::{Deserialize, Deserializer, Duration, Serializer};
 
     /// Writes whole milliseconds or null.
-    #[expect(clippy::ref_option, reason = "serde's `with` passes the field by reference")]
     pub fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => super::duration_ms::serialize(value, serializer),
@@ -283,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for span in [Duration::ZERO, Duration::from_micros(7), Duration::from_millis(1500), Duration::from_secs(9000)] {
+        for span in [Duration::ZERO, Duration::from_micros(7), Duration::from_millis(1500), Duration::from_mins(150)] {
             let text = serde_json::to_string(&Span(span)).expect("a span is JSON");
             assert_eq!(serde_json::from_str::<Span>(&text).expect("read back"), Span(span));
         }

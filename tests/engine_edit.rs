@@ -170,7 +170,7 @@ fn pipeline(steps: &[StepDef]) -> Definition {
         finally: Vec::new(),
         max_parallel: 1,
         on_failure: OnFailure::Stop,
-        finally_budget: Duration::from_secs(60),
+        finally_budget: Duration::from_mins(1),
     }
 }
 

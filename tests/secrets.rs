@@ -135,7 +135,7 @@ fn forms() -> Vec<(String, String)> {
         let form: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
         add("form", form.clone());
         add("URL", form.replace('+', "%20"));
-        let hex: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = value.bytes().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         add("HEX", hex.to_uppercase());
         add("hex", hex);
         add("SHA-256", format!("{:x}", Sha256::digest(value)));
@@ -192,9 +192,9 @@ async fn echo(listener: tokio::net::TcpListener, heard: Arc<Mutex<String>>) {
                 let heard = heard.clone();
                 async move {
                     let status = if request.uri().path() == "/refuse" { 418 } else { 200 };
-                    let head = format!("{} {:?}", request.uri(), request.headers());
-                    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                    let said = format!("{head} {}", String::from_utf8_lossy(&body));
+                    let request_line = format!("{} {:?}", request.uri(), request.headers());
+                    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                    let said = format!("{request_line} {}", String::from_utf8_lossy(&body));
                     heard.lock().expect("not poisoned").push_str(&said);
                     let answer: Response<Full<Bytes>> = Response::builder().status(status).body(said.into()).expect("an answer");
                     Ok::<_, Infallible>(answer)

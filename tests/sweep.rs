@@ -210,7 +210,7 @@ fn digest(world: &BTreeMap<String, Vec<u8>>) -> String {
         hash.update([0]);
         hash.update(Sha256::digest(content));
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())
 }
 
 /// What a run that nobody disturbs comes to; made once.

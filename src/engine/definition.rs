@@ -148,7 +148,7 @@ impl Default for Retry {
             attempts: 3,
             backoff: Backoff::Exponential,
             initial: Duration::from_secs(1),
-            max: Duration::from_secs(60),
+            max: Duration::from_mins(1),
             jitter: true,
             exhausted: Exhausted::Fail,
             interruptions: 5,

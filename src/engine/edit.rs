@@ -46,9 +46,9 @@ pub enum ChangeKind {
 /// Compares a run with an edited pipeline. `changed` holds the steps whose text differs, which only the executor can
 /// see. A change that needs an answer and has none must keep the run from being resumed; `KindChanged` has no answer.
 pub fn compare(engine: &Engine, new: &Definition, changed: &BTreeSet<StepPath>) -> Vec<Change> {
-    let mut changes = Vec::new();
+    let mut found = Vec::new();
     let was_in = |path: &StepPath| engine.step(path).is_some_and(|node| !node.is_orphan);
-    compare_list(engine, &new.steps, None, &was_in, &mut changes);
+    compare_list(engine, &new.steps, None, &was_in, &mut found);
     let mut kept = BTreeSet::new();
     collect_paths(&new.steps, None, &mut kept);
     for node in engine.steps().filter(|node| !node.is_finally && !node.is_orphan) {
@@ -65,9 +65,9 @@ pub fn compare(engine: &Engine, new: &Definition, changed: &BTreeSet<StepPath>) 
             (false, false) => continue,
         };
         let needs_accept = kind == ChangeKind::ChangedCompleted;
-        changes.push(Change { step: node.path.clone(), kind, needs_accept });
+        found.push(Change { step: node.path.clone(), kind, needs_accept });
     }
-    changes
+    found
 }
 
 /// Whether a path is one of the pipeline's, instances counted with their `for_each`.

@@ -397,6 +397,6 @@ impl Node {
     pub(super) fn adopt(&mut self, old: Self) {
         let fresh = self.clone();
         let Self { def, parent, children, served_by, is_finally, .. } = fresh;
-        *self = Self { def, parent, children, served_by, is_finally, ..old };
+        *self = Self { def, is_finally, parent, children, served_by, ..old };
     }
 }

@@ -320,16 +320,14 @@ impl Engine {
         let waits_for_lock = matches!(node.state, State::Locking | State::UndoLocking);
         // Giving back twice does no harm.
         let give_back = node.lock.clone().filter(|_| !node.holds_lock && !waits_for_lock);
-        let stop = match node.state {
+        let told = match node.state {
             State::Starting | State::Running => node.stopping.map(|reason| (node.attempts, reason)),
             State::UndoStarting | State::Undoing => node.stopping.map(|reason| (node.undo_attempts, reason)),
             _ => None,
         };
-        let step = node.path.clone();
-        let give_back = give_back.map(|lock| Command::ReleaseLock { step, lock });
-        let step = node.path.clone();
-        let stop = stop.map(|(attempt, reason)| Command::Stop { step, attempt, reason });
-        self.command_of(ix).into_iter().chain(give_back).chain(stop)
+        let release = give_back.map(|lock| Command::ReleaseLock { step: node.path.clone(), lock });
+        let stop = told.map(|(attempt, reason)| Command::Stop { step: node.path.clone(), attempt, reason });
+        self.command_of(ix).into_iter().chain(release).chain(stop)
     }
 
     pub(super) fn path(&self, ix: Ix) -> StepPath {

@@ -158,7 +158,11 @@ impl StepContext {
     /// this run, different for every other. 32 hexadecimal digits.
     pub fn idempotence_key(&self) -> String {
         let digest = Sha256::digest(format!("{}\0{}", self.attempt.run, self.attempt.step));
-        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        digest.iter().take(16).fold(String::with_capacity(32), |mut key, byte| {
+            use std::fmt::Write as _;
+            let _ = write!(key, "{byte:02x}");
+            key
+        })
     }
 
     /// A path of the configuration: relative ones start at the pipeline's folder.

@@ -53,15 +53,15 @@ fn every_key_and_output_is_documented() {
         assert!(info.manual.len() > 80, "{} has no manual", info.name);
         assert!(!info.summary.is_empty() && info.summary.ends_with('.'), "{}: {}", info.name, info.summary);
         let mut bare = Vec::new();
-        undocumented(&info.config, &info.config, "with", &mut bare);
-        undocumented(&info.outputs, &info.outputs, "outputs", &mut bare);
+        undocumented(&info.config, "with", &mut bare);
+        undocumented(&info.outputs, "outputs", &mut bare);
         assert!(bare.is_empty(), "{} does not document {bare:?}", info.name);
         assert!(info.config.get("properties").is_some(), "{} has no keys", info.name);
     }
 }
 
 /// Every property of a schema that says nothing, by itself or where it points.
-fn undocumented(root: &Value, schema: &Value, place: &str, bare: &mut Vec<String>) {
+fn undocumented(schema: &Value, place: &str, bare: &mut Vec<String>) {
     for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let place = format!("{place}.{name}");
         if property.get("description").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -69,7 +69,7 @@ fn undocumented(root: &Value, schema: &Value, place: &str, bare: &mut Vec<String
         }
     }
     for (name, inner) in schema.get("$defs").and_then(Value::as_object).into_iter().flatten() {
-        undocumented(root, inner, &format!("{place}:{name}"), bare);
+        undocumented(inner, &format!("{place}:{name}"), bare);
     }
 }
 
@@ -101,7 +101,9 @@ fn every_example_is_right() {
         let example: Value = serde_yaml::from_str(&info.example).unwrap_or_else(|error| panic!("{}: {error}", info.name));
         assert_eq!(example["uses"], json!(info.name));
         assert!(example["id"].is_string());
-        builtin().make(&info.name, &example["with"]).err().map_or((), |error| panic!("{}: {}", info.name, error.message));
+        if let Err(error) = builtin().make(&info.name, &example["with"]) {
+            panic!("{}: {}", info.name, error.message);
+        }
         let schema = jsonschema::validator_for(&info.config).expect("a schema");
         if let Err(error) = schema.validate(&example["with"]) {
             panic!("{}: {error}", info.name);

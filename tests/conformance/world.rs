@@ -300,7 +300,7 @@ async fn answer(request: Request<Incoming>, site: &Mutex<Site>) -> Response<Full
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (key, authorization) = (header("idempotency-key"), header("authorization"));
     site.lock().expect("not poisoned").requests.push(format!("{method} {}", request.uri()));
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body = String::from_utf8_lossy(&body).into_owned();
     let say = |status: u16, body: Value| {
         Response::builder().status(status).body(Full::from(body.to_string())).expect("a status and a text")

@@ -19,7 +19,7 @@ pub fn definition(rng: &mut StdRng) -> Definition {
         finally,
         max_parallel: rng.random_range(1..4),
         on_failure: if rng.random_bool(0.3) { OnFailure::Rollback } else { OnFailure::Stop },
-        finally_budget: Duration::from_secs(60),
+        finally_budget: Duration::from_mins(1),
     }
 }
 
@@ -109,6 +109,6 @@ fn definition_of(steps: Vec<StepDef>) -> Definition {
         finally: Vec::new(),
         max_parallel: 1,
         on_failure: OnFailure::Stop,
-        finally_budget: Duration::from_secs(60),
+        finally_budget: Duration::from_mins(1),
     }
 }

@@ -19,7 +19,10 @@ fn live(seed: u64, crashes: f64) {
     let mut world = world::World::new(seed, definition, crashes, rng);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.live()));
     if let Err(panic) = outcome {
-        eprintln!("{}\nseed {seed}, crashes {crashes}", world.story());
+        #[expect(clippy::print_stderr, reason = "the story of a failure is for people")]
+        {
+            eprintln!("{}\nseed {seed}, crashes {crashes}", world.story());
+        }
         std::panic::resume_unwind(panic);
     }
 }

@@ -102,7 +102,7 @@ impl Rules {
                 assert!(!matches!(node.def.body, Body::Approval { .. }), "an approval is nothing that runs");
                 assert!(self.undoing.is_empty() || node.is_finally, "`{step}` starts while the run goes back");
                 self.needs_are_met(engine, step);
-                self.has_been_inspected(engine, step);
+                Self::has_been_inspected(engine, step);
                 if node.is_background() {
                     self.serving.insert(step.clone());
                 } else {
@@ -246,7 +246,7 @@ impl Rules {
         }
     }
 
-    fn has_been_inspected(&self, engine: &Engine, step: &StepPath) {
+    fn has_been_inspected(engine: &Engine, step: &StepPath) {
         assert!(!engine.step(step).expect("known").inspections.is_empty(), "`{step}` starts before anything looked at the world");
     }
 
@@ -319,7 +319,7 @@ impl Rules {
     }
 
     /// Whether some started step cannot be undone, so that a rollback cannot become whole.
-    pub fn cannot_go_back(&self, engine: &Engine) -> bool {
+    pub fn cannot_go_back(engine: &Engine) -> bool {
         engine.left_behind().any(|node| node.def.undo == UndoDef::Impossible)
     }
 

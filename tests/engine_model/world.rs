@@ -66,11 +66,16 @@ impl World {
 
     /// What happened, for people.
     pub fn story(&self) -> String {
-        let list = |steps: &[ferry::engine::StepDef]| -> String { steps.iter().map(|def| format!("{def:?}\n")).collect() };
+        use std::fmt::Write as _;
         let Some(Event::RunCreated { definition, .. }) = self.journal.first() else { return String::new() };
-        let head = format!("{}finally:\n{}", list(&definition.steps), list(&definition.finally));
-        let events: String = self.journal[1..].iter().map(|event| format!("{event:?}\n")).collect();
-        head + &events
+        let mut story = String::new();
+        for def in definition.steps.iter().chain(&definition.finally) {
+            let _ = writeln!(story, "{def:?}");
+        }
+        for event in &self.journal[1..] {
+            let _ = writeln!(story, "{event:?}");
+        }
+        story
     }
 
     /// Sessions until the run has come to an end that is none: at first anything may go wrong, at last nothing.
@@ -93,7 +98,7 @@ impl World {
                     }
                 }
                 RunStatus::Succeeded | RunStatus::RolledBack => return,
-                RunStatus::RollbackFailed if self.faults == 0 && self.rules.cannot_go_back(&self.engine) => return,
+                RunStatus::RollbackFailed if self.faults == 0 && Rules::cannot_go_back(&self.engine) => return,
                 RunStatus::Failed | RunStatus::Paused | RunStatus::Cancelled if !goes_back_again => {
                     let past_pivot = self.rng.random_bool(0.3);
                     self.take_up(Event::RollbackRequested { by: "me".into(), past_pivot });
@@ -142,8 +147,8 @@ impl World {
         }
         assert_eq!(snapshot(&engine), snapshot(&self.engine), "a replay gives what the live run had");
         assert_eq!(
-            sorted(engine.open_commands()),
-            sorted(self.engine.open_commands()),
+            sorted(&engine.open_commands()),
+            sorted(&self.engine.open_commands()),
             "a replay asks for what the live run asked for"
         );
         self.commands.clear();
@@ -156,6 +161,7 @@ impl World {
         self.commands = self.engine.open_commands();
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "an event is handed over for good")]
     fn append(&mut self, event: Event) {
         self.rules.before(&self.engine, &event);
         self.journal.push(event.clone());
@@ -250,7 +256,7 @@ impl World {
                     digest: "d".into(),
                     approvers: vec!["ann".into()],
                 });
-                self.answer(step);
+                self.answer(&step);
             }
             Command::Attempt { step, attempt, .. } => {
                 assert!(!self.attempts.contains_key(&step), "one attempt of a step at a time");
@@ -276,7 +282,7 @@ impl World {
                 if fires {
                     self.append(Event::TimerFired { timer });
                 } else if let Timer::Approval { step } = timer {
-                    self.answer(step);
+                    self.answer(&step);
                 }
             }
             Command::Settle { status } => self.append(Event::Settled { status }),
@@ -301,14 +307,14 @@ impl World {
         }
     }
 
-    fn answer(&mut self, step: StepPath) {
+    fn answer(&mut self, step: &StepPath) {
         let wrong_digest = self.goes_wrong(0.1);
         if wrong_digest {
-            self.append(given(&step, "something else", true, "ann"));
-            self.append(given(&step, "d", true, "eve"));
+            self.append(given(step, "something else", true, "ann"));
+            self.append(given(step, "d", true, "eve"));
         }
         let approved = !self.goes_wrong(0.1);
-        self.append(given(&step, "d", approved, "ann@there"));
+        self.append(given(step, "d", approved, "ann@there"));
     }
 
     fn resolve(&mut self, step: StepPath) {
@@ -387,6 +393,6 @@ fn snapshot(engine: &Engine) -> Vec<String> {
     lines
 }
 
-fn sorted(commands: Vec<Command>) -> BTreeSet<String> {
+fn sorted(commands: &[Command]) -> BTreeSet<String> {
     commands.iter().map(|command| format!("{command:?}")).collect()
 }
