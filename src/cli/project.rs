@@ -33,6 +33,11 @@ impl Context {
         };
         let journal = Journal::open(&folder)?;
         keep_out_of_git(&folder);
+        // The commands that act on the run look upwards from where the person stands.
+        if self.store_of_here().is_ok_and(|here| std::path::absolute(here).ok() != std::path::absolute(&folder).ok()) {
+            let folder = folder.display();
+            self.out.note(&format!("runs are kept in {folder}: later commands find them there, or with --store {folder}"));
+        }
         Ok(journal)
     }
 

@@ -346,7 +346,7 @@ impl Engine {
 
     fn answered(&mut self, ix: Ix, approved: bool, by: &str, comment: Option<&str>) {
         if approved {
-            self.graph[ix].output = Some(json!({ "approved": true, "by": by, "comment": comment }));
+            self.graph[ix].output = Some(json!({ "by": by, "comment": comment }));
             self.graph[ix].failure = None;
             self.enter(ix, State::Succeeded);
         } else {

@@ -74,7 +74,7 @@ impl Session {
             observers: Vec::new(),
             settings: Settings::default(),
             vault: Vault::default(),
-            http: reqwest::Client::new(),
+            http: http(),
             dir: None,
             folder: document.folder.clone(),
             env: document.env.clone(),
@@ -124,4 +124,21 @@ impl Session {
 /// The path of the step whose pipeline a step is inside of: of `a[k]/b` it is `a[k]`, of `a[k]` nothing.
 pub(super) fn inside(step: &StepPath) -> Option<StepPath> {
     step.as_str().rsplit_once('/').map(|(around, _)| StepPath::from(around))
+}
+
+/// The client of a session. It follows redirects within one server only: headers and bodies may hold secrets, and only
+/// the standard ones would be taken out on the way to another.
+fn http() -> reqwest::Client {
+    let policy = reqwest::redirect::Policy::custom(|attempt| {
+        let is_same = attempt.previous().last().is_some_and(|last| last.origin() == attempt.url().origin());
+        if attempt.previous().len() > 10 {
+            attempt.error("more than 10 redirects")
+        } else if is_same {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    });
+    // Without its settings a client cannot fail to be built but for a broken TLS setup, which the default tells too.
+    reqwest::Client::builder().redirect(policy).build().unwrap_or_default()
 }

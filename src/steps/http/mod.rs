@@ -37,6 +37,9 @@ const KEY_HEADER: &str = "idempotency-key";
 /// Secrets may stand in headers, query and body. In a URL they are masked wherever ferry shows it, but servers write
 /// URLs to their logs: prefer a header.
 ///
+/// Redirects are followed within one server (scheme, host and port); a redirect to another one is an answer like any
+/// other, because what the request holds was not meant for that server.
+///
 /// Undo sends the `undo` request if there is one. Without one there is nothing to undo.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
