@@ -32,8 +32,8 @@ fn moved(to: &str) -> String {
 
 #[test]
 fn a_redirect_to_another_server_is_not_followed() {
-    let (other, heard_there) = serve(|_| "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned());
-    let (first, heard_here) = serve(move |_| moved(&format!("http://127.0.0.1:{other}/there")));
+    let (second, asked_other) = serve(|_| "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned());
+    let (first, asked_first) = serve(move |_| moved(&format!("http://127.0.0.1:{second}/there")));
     let bench = Bench::new();
     bench.write(
         "p.yaml",
@@ -44,6 +44,6 @@ fn a_redirect_to_another_server_is_not_followed() {
     );
     let ran = bench.ferry(&["run", "p.yaml"]).output().expect("the binary starts");
     assert_eq!(ran.status.code(), Some(1), "{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(heard_here.recv_timeout(Duration::from_secs(10)).expect("it was asked").contains("kept"));
-    assert!(heard_there.try_recv().is_err(), "the other server heard nothing");
+    assert!(asked_first.recv_timeout(Duration::from_secs(10)).expect("it was asked").contains("kept"));
+    assert!(asked_other.try_recv().is_err(), "the other server heard nothing");
 }
