@@ -3,6 +3,7 @@
 mod cli {
     //! One file per concern; `bench` holds what they share.
     mod bench;
+    mod edited;
     mod readme;
     mod redirect;
     mod running;

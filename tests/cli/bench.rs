@@ -131,7 +131,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: &std::process::Output) -> Self {
+    pub fn of(output: &std::process::Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
