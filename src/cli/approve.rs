@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::project::read_run;
+use super::project::{read_run, step_named};
 use super::{Context, Exit, Fault, by};
-use crate::engine::{Node, State, StepPath};
+use crate::engine::{Node, State};
 use crate::journal::Request;
 use crate::secret::unmarked;
 
@@ -33,7 +33,7 @@ impl Approve {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
         let journal = context.journal_to_write()?;
         let (run, engine) = read_run(&journal, &self.run)?;
-        let path = StepPath::from(self.step.as_str());
+        let path = step_named(&engine, &self.step);
         let waiting: Vec<&Node> = engine.steps().filter(|node| node.state == State::Awaiting).collect();
         let open = || match waiting.as_slice() {
             [] => "no step of this run waits for an approval".to_owned(),
@@ -52,6 +52,26 @@ impl Approve {
         if !question.may_answer(&by) {
             return Err(Fault::wrong(format!("{by} may not answer step `{path}`"))
                 .help(format!("it may be answered by {}", question.approvers.join(", "))));
+        }
+        // Two answers to one question: the runner takes the first, so a second would be told as one that counts.
+        let lying = journal.letters(&run, 0)?.into_iter().find_map(|letter| match letter.request {
+            Request::Approve { by, step, digest, approved, .. }
+                if step == path && digest == question.digest && question.may_answer(&by) =>
+            {
+                Some((by, approved))
+            }
+            _ => None,
+        });
+        if let Some((by, approved)) = lying {
+            let word = if approved { "approved" } else { "denied" };
+            let help = if journal.holder(&run)?.is_some() {
+                "the run takes it in a moment".to_owned()
+            } else {
+                format!("`ferry resume {run}` takes it")
+            };
+            return Err(
+                Fault::wrong(format!("step `{path}` of run `{run}` is already {word} by {by}, not taken up yet")).help(help)
+            );
         }
         let approved = !self.deny;
         let digest = question.digest.clone();

@@ -49,12 +49,12 @@ struct Read {
 }
 
 impl Logs {
-    pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
+    pub(super) fn run(mut self, context: &Context) -> Result<Exit, Fault> {
         let journal = context.journal()?;
         let run = journal.find_run(&self.run)?;
         let folder = journal.run_dir(&run);
         if let Some(step) = &self.step {
-            known(&journal, &run, step)?;
+            self.step = Some(known(&journal, &run, step)?);
         }
         let mut read = Read::default();
         loop {
@@ -109,10 +109,11 @@ impl Logs {
 }
 
 /// A step that never wrote has no file: whether it is a step says the journal.
-fn known(journal: &Journal, run: &str, step: &str) -> Result<(), Fault> {
+fn known(journal: &Journal, run: &str, step: &str) -> Result<String, Fault> {
     let (_, engine) = super::project::read_run(journal, run)?;
-    if engine.step(&StepPath::from(step)).is_some() {
-        return Ok(());
+    let path = super::project::step_named(&engine, step);
+    if engine.step(&path).is_some() {
+        return Ok(path.as_str().to_owned());
     }
     let near = nearest(step, engine.steps().map(|node| node.path.as_str()));
     Err(Fault::wrong(format!("run `{run}` has no step `{step}`"))

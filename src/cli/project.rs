@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Context, Fault};
-use crate::engine::Engine;
+use crate::engine::{Engine, StepPath};
 use crate::executor::fold;
 use crate::journal::{Journal, JournalError, Record};
 use crate::report::history::History;
@@ -107,6 +107,16 @@ pub(super) fn read_run(journal: &Journal, text: &str) -> Result<(String, Engine)
     let run = journal.find_run(text)?;
     let engine = fold(&journal.records(&run)?);
     Ok((run, engine))
+}
+
+/// The step that a person means: by its path, or by the path with the key as it was given (`copy[a/b]`).
+pub(super) fn step_named(engine: &Engine, text: &str) -> StepPath {
+    let path = StepPath::from(text);
+    if engine.step(&path).is_some() {
+        return path;
+    }
+    let found = engine.steps().find(|node| node.path.unescaped() == text);
+    found.map_or(path, |node| node.path.clone())
 }
 
 /// The records and the story of a run, named as for [`read_run`].

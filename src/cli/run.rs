@@ -20,7 +20,7 @@ use crate::report;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  ferry run pipelines/shop.yaml -i bucket=uploads\n  \
     ferry run shop.yaml --inputs prod.yaml --on-failure rollback --yes\n  ferry run shop.yaml --until replica\n\n\
-    JSON lines: {\"type\": \"record\", \"run\", \"seq\", \"at\", \"event\", …}: each event of the journal;\n  \
+    JSON lines: {\"type\": \"record\", \"run\", \"seq\", \"at\", \"event\", …}: each event of the journal; \"dropped\" if it came too late;\n  \
     {\"type\": \"progress\", \"step\", \"attempt\", \"bytes\", \"bytes_total\", \"objects\", \"objects_total\", \"message\"};\n  \
     {\"type\": \"log\", \"step\", \"stream\", \"line\"};\n  \
     last {\"type\": \"result\", \"run\", \"status\", \"exit\", \"steps\": {\"done\", \"total\"}, \"failures\": [{\"step\", \"state\",\n  \

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::{Context, Exit, Fault};
+use crate::engine::RunStatus;
 use crate::journal::RunSummary;
 use crate::units::Span;
 
@@ -29,9 +30,10 @@ pub struct Runs {
 
 impl Runs {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
+        let status = self.status.as_deref().map(status_named).transpose()?;
         let mut runs = context.journal()?.runs()?;
-        if let Some(status) = &self.status {
-            runs.retain(|run| status_text(run) == status.replace('-', "_"));
+        if let Some(status) = status {
+            runs.retain(|run| run.status == status);
         }
         if let Some(pipeline) = &self.pipeline {
             runs.retain(|run| run.pipeline == *pipeline);
@@ -46,8 +48,17 @@ impl Runs {
     }
 }
 
-fn status_text(run: &RunSummary) -> String {
-    serde_json::to_value(run.status).ok().and_then(|status| status.as_str().map(str::to_owned)).unwrap_or_default()
+/// The status of this name; an unknown one is a slip, not an empty list.
+fn status_named(text: &str) -> Result<RunStatus, Fault> {
+    let wanted = text.replace('-', "_");
+    RunStatus::ALL.into_iter().find(|status| status_text(*status) == wanted).ok_or_else(|| {
+        let known: Vec<String> = RunStatus::ALL.into_iter().map(|status| format!("`{}`", status_text(status))).collect();
+        Fault::wrong(format!("`{text}` is not a status of a run")).help(format!("the statuses are {}", known.join(", ")))
+    })
+}
+
+fn status_text(status: RunStatus) -> String {
+    serde_json::to_value(status).ok().and_then(|status| status.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn table(runs: &[RunSummary]) -> String {
@@ -57,7 +68,7 @@ fn table(runs: &[RunSummary]) -> String {
     let name = runs.iter().map(|run| run.pipeline.chars().count()).max().unwrap_or(0).clamp(8, 32);
     let mut text = String::new();
     for run in runs {
-        let status = match (status_text(run).as_str(), run.live) {
+        let status = match (status_text(run.status).as_str(), run.live) {
             // The journal cannot know that its writer died; the lease does.
             (status @ ("running" | "rolling_back"), false) => format!("{} (dead)", status.replace('_', " ")),
             (status, _) => status.replace('_', " "),

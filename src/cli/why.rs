@@ -1,8 +1,7 @@
 //! `ferry why`: why a step ran, ran again, was skipped, or waits.
 
-use super::project::read_history;
+use super::project::{read_history, step_named};
 use super::{Context, Exit, Fault};
-use crate::engine::StepPath;
 use crate::report::why;
 
 /// Say why a step ran, ran again, was skipped, or waits, with the values behind it
@@ -21,7 +20,7 @@ pub struct Why {
 impl Why {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
         let (records, history) = read_history(&context.journal()?, &self.run)?;
-        let why = why::why(&history, &records, &StepPath::from(self.step.as_str()))
+        let why = why::why(&history, &records, &step_named(&history.engine, &self.step))
             .map_err(|message| Fault::wrong(message).help(format!("`ferry show {}` lists its steps", history.run())))?;
         if context.out.json {
             context.out.document(&why.to_json())?;

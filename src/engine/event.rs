@@ -358,6 +358,21 @@ pub enum RunStatus {
     Succeeded,
 }
 
+impl RunStatus {
+    /// Every status.
+    pub const ALL: [Self; 9] = [
+        Self::Running,
+        Self::Waiting,
+        Self::Paused,
+        Self::Failed,
+        Self::RollingBack,
+        Self::RolledBack,
+        Self::RollbackFailed,
+        Self::Cancelled,
+        Self::Succeeded,
+    ];
+}
+
 /// Something a driver has to do. Each is carried out at least once and answered by at most one accepted event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {

@@ -50,7 +50,7 @@ impl Engine {
             Event::TimerFired { timer: Timer::Retry { .. } } => self.again_when_served(ix),
             Event::TimerFired { timer: Timer::UndoRetry { .. } } => self.enter(ix, State::UndoQueued),
             Event::TimerFired { timer: Timer::Approval { .. } } => {
-                let failure = permanent("nobody answered in time", "resume the run to ask again");
+                let failure = needs_person("nobody answered in time", "resume the run to ask again");
                 self.graph[ix].failure = Some(failure);
                 self.enter(ix, State::Failed);
             }
@@ -319,7 +319,7 @@ impl Engine {
     }
 
     fn needs_person(&mut self, ix: Ix, message: &str, help: &str) {
-        self.graph[ix].failure = Some(Failure { class: ErrorClass::NeedsPerson, ..permanent(message, help) });
+        self.graph[ix].failure = Some(needs_person(message, help));
         self.enter(ix, State::Paused);
     }
 
@@ -352,7 +352,7 @@ impl Engine {
         } else {
             let said = comment.map(|comment| format!(": {comment}")).unwrap_or_default();
             self.graph[ix].failure =
-                Some(permanent(&format!("`{by}` said no{said}"), "resume the run to ask again, or roll it back"));
+                Some(needs_person(&format!("`{by}` said no{said}"), "resume the run to ask again, or roll it back"));
             self.enter(ix, State::Failed);
         }
     }
@@ -404,6 +404,11 @@ impl Engine {
             _ => None,
         }
     }
+}
+
+/// A failure that only a person can do something about.
+fn needs_person(message: &str, help: &str) -> Failure {
+    Failure { class: ErrorClass::NeedsPerson, ..permanent(message, help) }
 }
 
 /// A failure that the engine itself found.

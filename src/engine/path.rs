@@ -51,6 +51,15 @@ impl StepPath {
         })
     }
 
+    /// The path with its keys as they were given: for people, and not always one path's alone.
+    pub fn unescaped(&self) -> String {
+        let parts = self.segments().map(|segment| match segment.key {
+            Some(key) => format!("{}[{key}]", segment.id),
+            None => segment.id.to_owned(),
+        });
+        parts.collect::<Vec<_>>().join("/")
+    }
+
     /// The path of what contains this one: of `a[k]/b` it is `a[k]`, of `a[k]` it is `a`, of `a` nothing.
     pub fn parent(&self) -> Option<Self> {
         if self.0.ends_with(']') {
@@ -145,6 +154,7 @@ mod tests {
             assert_eq!(segments.len(), 2, "{path}");
             assert_eq!(segments[0].key.as_deref(), Some(key));
             assert_eq!(path.id(), "base");
+            assert_eq!(path.unescaped(), format!("r[{key}]/base"));
             assert_eq!(path.parent().and_then(|p| p.parent()), Some(StepPath::root("r")));
         }
     }

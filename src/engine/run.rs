@@ -74,6 +74,8 @@ pub struct Engine {
     pub(super) undo_stage: usize,
     pub(super) fault: Option<String>,
     pub(super) stuck: Vec<StepPath>,
+    /// Whether the last event was dropped.
+    pub(super) has_dropped: bool,
 }
 
 impl Default for Engine {
@@ -110,11 +112,13 @@ impl Engine {
             undo_stage: 0,
             fault: None,
             stuck: Vec::new(),
+            has_dropped: false,
         }
     }
 
     /// Takes in an event that is durable, and says what is to be done now.
     pub fn on(&mut self, event: &Event) -> Vec<Command> {
+        self.has_dropped = false;
         match event {
             Event::RunCreated { run, definition, document, on_failure, until, .. } => {
                 if self.phase == Phase::New {
@@ -150,6 +154,7 @@ impl Engine {
             Verdict::Take => self.take(ix, event),
             // The lock was taken for a step that has given up waiting: give it back.
             Verdict::Late => {
+                self.has_dropped = true;
                 if let Event::LockAcquired { step, lock } = event
                     && !(self.graph[ix].holds_lock && self.graph[ix].lock.as_ref() == Some(lock))
                 {
@@ -157,6 +162,7 @@ impl Engine {
                 }
             }
             Verdict::Illegal => {
+                self.has_dropped = true;
                 let state = self.graph[ix].state;
                 self.fault(format!("`{path}` was {state:?} and cannot take {event:?}"));
             }
@@ -171,6 +177,11 @@ impl Engine {
     /// broken, and nothing may be done on its word.
     pub fn fault_found(&self) -> Option<&str> {
         self.fault.as_deref()
+    }
+
+    /// Whether the last event changed nothing: an answer to what is over, or to another question than the one asked.
+    pub fn has_dropped(&self) -> bool {
+        self.has_dropped
     }
 
     /// The run's id.

@@ -107,8 +107,10 @@ impl Level {
     /// Renders what may name inputs, secrets and the environment only.
     pub(super) fn render_early(&self, session: &Session, what: &str, value: &Value) -> Result<Value, Failure> {
         let steps = |_: &str| template::StepView::NotYet;
-        scope::with(session, self, None, &steps, "running", |scope| template::render(value, scope, &session.vault))
-            .map_err(|error| render_failure(what, &error))
+        scope::with(session, self, None, &steps, Some("running".to_owned()), |scope| {
+            template::render(value, scope, &session.vault)
+        })
+        .map_err(|error| render_failure(what, &error))
     }
 
     /// The step of this id, and whether it is of `finally`.

@@ -289,7 +289,7 @@ impl Planner {
             None if level.spec(id).is_some() => StepView::NotYet,
             None => StepView::Unknown,
         };
-        scope::with(&self.session, level, each, &steps, "running", |scope| render(scope, &self.session.vault))
+        scope::with(&self.session, level, each, &steps, None, |scope| render(scope, &self.session.vault))
     }
 }
 

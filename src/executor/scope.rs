@@ -7,20 +7,20 @@ use super::session::Session;
 use crate::engine::{Engine, Node, RunStatus, State, StepPath};
 use crate::pipeline::template::{self, Each, Scope, StepView};
 
-/// Calls `render` with the scope of a level.
+/// Calls `render` with the scope of a level. A plan has no `status`: nobody knows yet how the run ends.
 pub(super) fn with<R>(
     session: &Session,
     level: &Level,
     each: Option<Each>,
     steps: &dyn Fn(&str) -> StepView,
-    status: &str,
+    status: Option<String>,
     render: impl FnOnce(&Scope<'_>) -> R,
 ) -> R {
-    let run = Map::from_iter([
+    let mut run = Map::from_iter([
         ("id".to_owned(), Value::from(session.run.as_str())),
-        ("status".to_owned(), Value::from(status)),
         ("started_at".to_owned(), Value::from(session.started_at.to_string())),
     ]);
+    run.extend(status.map(|status| ("status".to_owned(), Value::from(status))));
     render(&Scope {
         inputs: &level.inputs,
         secrets: level.secrets.clone(),
@@ -43,7 +43,7 @@ pub(super) struct View<'a> {
 impl View<'_> {
     pub(super) fn scope<R>(self, level: &Level, each: Option<Each>, render: impl FnOnce(&Scope<'_>) -> R) -> R {
         let steps = |id: &str| self.step(level, id);
-        with(self.session, level, each, &steps, &status_text(self.engine.outcome()), render)
+        with(self.session, level, each, &steps, Some(status_text(self.engine.outcome())), render)
     }
 
     /// The scope of an `undo:` body: what a step has left counts, whatever has become of the step since.
@@ -54,7 +54,7 @@ impl View<'_> {
                 if is_own { Some(node) } else { self.engine.step(&level.path_of(id)) }.and_then(|node| node.output.clone());
             left.map_or_else(|| self.step(level, id), StepView::Outputs)
         };
-        with(self.session, level, Self::each(node), &steps, &status_text(self.engine.outcome()), render)
+        with(self.session, level, Self::each(node), &steps, Some(status_text(self.engine.outcome())), render)
     }
 
     /// The instance of a `for_each` that a step is.

@@ -96,13 +96,14 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>>;
 }
 
+/// What to do with a secret instead of writing it into an argument.
+pub const SECRET_ARGUMENT: &str = "every user of a machine can read arguments: pass the secret with `env:` or `stdin:`, and write `$NAME` for it in a \
+     shell command";
+
 /// What is said of a secret in an argument list, by whoever finds it first.
 pub fn secret_argument(marked: &str) -> StepError {
     let shown = unmarked(marked.trim());
-    StepError::permanent(format!("a secret stands in the arguments of a command: `{shown}`")).help(
-        "every user of a machine can read arguments: pass the secret with `env:` or `stdin:`, and write `$NAME` for it in a \
-         shell command",
-    )
+    StepError::permanent(format!("a secret stands in the arguments of a command: `{shown}`")).help(SECRET_ARGUMENT)
 }
 
 /// The machine that ferry runs on, under a name of the pipeline.

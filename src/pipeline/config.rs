@@ -1,6 +1,7 @@
 //! `with` against the JSON Schema of a step type: each error as a problem at the place that caused it.
 
 mod explain;
+mod public;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub(crate) struct Subject<'a> {
 
 /// Checks a configuration.
 pub(crate) fn check(schemas: &mut Schemas, subject: &Subject<'_>, problems: &mut Vec<Problem>) {
+    subject.no_secrets(problems);
     let validator = schemas.get(subject.info);
     for error in validator.iter_errors(subject.with) {
         for error in settle(subject, &error) {

@@ -1,6 +1,7 @@
 //! From a path to a checked pipeline, with the pipelines that it uses as steps.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::config::{self, Schemas, Subject, is_whole_template};
 use super::document::{self, Data, Node};
 use super::graph::{self, Exposed};
 use super::inputs::is_templated;
-use super::model::{Pipeline, StepSpec, TemplateFile};
+use super::model::{Pipeline, RetrySpec, StepSpec, TemplateFile};
 use super::names;
 use super::nearest::suggest;
 use super::problem::{Problem, Problems};
@@ -51,7 +52,9 @@ pub fn load(path: &Path, files: &dyn Files, catalogue: &Catalogue) -> Result<Loa
         problems: Vec::new(),
         warnings: Vec::new(),
     };
-    let pipeline = loader.file(&shown(path), None);
+    // The current folder folds to nothing, and a name that is nothing helps nobody.
+    let name = Some(shown(path)).filter(|name| !name.is_empty()).unwrap_or_else(|| path.display().to_string());
+    let pipeline = loader.file(&name, None);
     if let Some(pipeline) = &pipeline {
         let exposed = loader.exposed(pipeline);
         let pivot = graph::pivot_of(pipeline);
@@ -110,8 +113,16 @@ impl Loader<'_> {
         let (file, span) = used.map_or((&empty, Span::default()), |used| (used.file, used.span));
         let label = if used.is_some() { "used here" } else { "" };
         let problem = match self.files.read(Path::new(name)) {
-            Err(error) => Problem::new(Code::CannotRead, file, span, format!("cannot read `{name}`: {}", said(&error)))
-                .help("paths of files that a pipeline uses start at the pipeline's own folder"),
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                Problem::new(Code::CannotRead, file, span, format!("`{name}` is a folder, not a pipeline file"))
+                    .help("name a file in it")
+            }
+            Err(error) => {
+                Problem::new(Code::CannotRead, file, span, format!("cannot read `{name}`: {}", said(&error))).help(match used {
+                    Some(_) => "paths of files that a pipeline uses start at the pipeline's own folder",
+                    None => "paths on the command line start at the current folder; `ferry init` writes a first pipeline",
+                })
+            }
             Ok(bytes) if bytes.len() > LARGEST => {
                 let size = bytes.len() / 1_000_000;
                 Problem::new(Code::TooLarge, file, span, format!("`{name}` is {size} MB large; a pipeline has at most 10 MB"))
@@ -339,9 +350,35 @@ impl Loader<'_> {
         }
     }
 
-    /// The engine holds the limit of an approval, and renders nothing.
+    /// The engine holds the limit of an approval, and renders nothing. Limits and attempts are of what a runner does: a
+    /// person's time to answer is another thing, and the key that does nothing must not look like the one that does.
     fn approval(&mut self, pipeline: &Pipeline, step: &StepSpec) {
         let is_approval = step.info.as_ref().is_some_and(|info| info.kind == Kind::Approval);
+        if is_approval && step.node.get("timeout").is_some() {
+            self.problems.push(
+                Problem::new(
+                    Code::UnknownKey,
+                    &pipeline.file,
+                    step.key_span("timeout"),
+                    format!("`timeout` limits attempts, and the approval `{}` has none", step.id),
+                )
+                .label("not a key of an approval")
+                .help("write `with: { at_most: … }` for how long the run waits for an answer"),
+            );
+        }
+        // `exhausted` stays: it says what a no does to the run.
+        if is_approval && step.retry != (RetrySpec { exhausted: step.retry.exhausted, ..RetrySpec::default() }) {
+            self.warnings.push(
+                Problem::new(
+                    Code::NoEffect,
+                    &pipeline.file,
+                    step.key_span("retry"),
+                    format!("the approval `{}` is not tried again: `retry` has no effect but for `exhausted`", step.id),
+                )
+                .label("nothing to try again")
+                .help("`ferry resume` asks again after a no"),
+            );
+        }
         let templated = step.with.get("at_most").and_then(Value::as_str).is_some_and(is_templated);
         if is_approval && templated {
             let span = step.node.get("with").and_then(|with| with.get("at_most")).map_or(step.node.span, |node| node.span);
@@ -426,9 +463,8 @@ impl Loader<'_> {
 
 fn said(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "no permission to read it".to_owned(),
-        std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::PermissionDenied => "no permission to read it".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -124,7 +124,9 @@ impl Diagnostic for Problem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&*self.file)
+        // What could not be read has no line to show.
+        let is_unread = self.file.text.is_empty() && matches!(self.code, Code::CannotRead | Code::TooLarge | Code::NotText);
+        (!is_unread).then_some(&*self.file as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {

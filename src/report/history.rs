@@ -1,6 +1,6 @@
 //! A run as it was: its records folded into sessions and attempts with their times, for everything that tells of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +14,8 @@ use crate::journal::Record;
 pub struct History {
     /// The state that the records add up to.
     pub engine: Engine,
+    /// The records of answers that did not count, by their number.
+    pub dropped: HashSet<u64>,
     /// Who started it.
     pub by: String,
     /// From when to when runners were at work on it.
@@ -101,6 +103,7 @@ impl History {
     pub fn of(records: &[Record], is_live: bool) -> Self {
         let mut history = Self {
             engine: Engine::new(),
+            dropped: HashSet::new(),
             by: String::new(),
             sessions: Vec::new(),
             said: Vec::new(),
@@ -110,9 +113,13 @@ impl History {
         };
         for record in records {
             history.session(record);
-            history.take(record);
             // What the engine would have done about it is done already, or is in the next records.
             drop(history.engine.on(&record.event));
+            if matches!(record.event, Event::ApprovalGiven { .. }) && history.engine.has_dropped() {
+                history.dropped.insert(record.seq);
+                continue;
+            }
+            history.take(record);
         }
         history
     }

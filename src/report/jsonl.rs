@@ -24,6 +24,9 @@ enum Line<'a> {
         run: &'a str,
         #[serde(flatten)]
         record: &'a Record,
+        /// It came too late, or answers another question: it changed nothing.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        dropped: bool,
     },
     Progress {
         step: &'a StepPath,
@@ -46,7 +49,7 @@ pub struct JsonLines {
 
 impl Observer for JsonLines {
     fn record(&self, record: &Record, engine: &Engine) {
-        write(&Line::Record { run: engine.run(), record });
+        write(&Line::Record { run: engine.run(), record, dropped: engine.has_dropped() });
     }
 
     fn progress(&self, step: &StepPath, attempt: u32, progress: &Progress) {

@@ -146,6 +146,10 @@ impl Story {
                 Told::of(Mark::Asks, step, format!("waits for approval: {}", one_line(&unmarked(message))))
                     .more(vec![format!("answer with `ferry approve {} {step}`, or with --deny", engine.run())])
             }
+            Event::ApprovalGiven { step, approved, by, .. } if engine.has_dropped() => {
+                let word = if *approved { "yes" } else { "no" };
+                Told::of(Mark::Note, step, format!("the {word} of {by} does not count: {}", not_taken(step, by, engine)))
+            }
             Event::ApprovalGiven { step, approved, by, comment, .. } => {
                 let comment = comment.as_deref().map(|comment| format!(": {}", one_line(comment))).unwrap_or_default();
                 let (mark, word) = if *approved { (Mark::Done, "approved") } else { (Mark::Failed, "denied") };
@@ -194,6 +198,15 @@ impl Story {
             Outcome::Stopped => Told::of(Mark::Stopped, step, "undo stopped").took(took),
             Outcome::Interrupted => Told::of(Mark::Stopped, step, "undo was interrupted: its runner died"),
         }
+    }
+}
+
+/// Why an answer to an approval was dropped.
+fn not_taken(step: &StepPath, by: &str, engine: &Engine) -> &'static str {
+    match engine.step(step).and_then(|node| node.question.as_ref().filter(|_| node.state == State::Awaiting)) {
+        None => "nobody is asked here now",
+        Some(question) if !question.may_answer(by) => "the question is not for them",
+        Some(_) => "it answers another question than the one asked now",
     }
 }
 

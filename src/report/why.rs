@@ -159,7 +159,8 @@ fn causes(history: &History, records: &[Record], node: &Node) -> Vec<Because> {
             Event::ApprovalAsked { message, .. } => add(format!("it asked: {}", one_line(message))),
             Event::ApprovalGiven { approved, by, comment, .. } => {
                 let comment = comment.as_deref().map(|comment| format!(": {}", one_line(comment))).unwrap_or_default();
-                add(format!("{by} {} it{comment}", if *approved { "approved" } else { "denied" }));
+                let dropped = if history.dropped.contains(&record.seq) { ", which did not count" } else { "" };
+                add(format!("{by} {} it{comment}{dropped}", if *approved { "approved" } else { "denied" }));
             }
             Event::UndoStarted { attempt, .. } => {
                 add(format!("undo {attempt} started: a rollback undoes every step that was started"));

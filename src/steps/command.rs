@@ -10,7 +10,7 @@ use super::scalar::{Line, Scalar};
 use super::{LogStream, Preview, Step, StepContext};
 use crate::catalogue::{Background, Interrupted, Traits, Undo};
 use crate::error::StepError;
-use crate::hosts::{Finished, Invocation, STDOUT_KEPT};
+use crate::hosts::{Finished, Invocation, SECRET_ARGUMENT, STDOUT_KEPT};
 use crate::secret::{Text, is_marked};
 
 /// Runs a command on a host.
@@ -35,21 +35,25 @@ use crate::secret::{Text, is_marked};
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// What to run: a string goes to `sh -c`, a list is executed as it is.
+    #[schemars(extend("x-public" = SECRET_ARGUMENT))]
     run: Line,
     /// Added to the environment of `run`, `check` and `undo`. The right place for secrets.
     #[serde(default)]
     env: BTreeMap<String, Scalar>,
     /// Where to run it; the pipeline's folder, unless given. A relative path starts there.
     #[serde(default)]
+    #[schemars(extend("x-public" = SECRET_ARGUMENT))]
     workdir: Option<String>,
     /// What `run` reads from its standard input.
     #[serde(default)]
     stdin: Option<Text>,
     /// A command that changes nothing and succeeds when the work is already done.
     #[serde(default)]
+    #[schemars(extend("x-public" = SECRET_ARGUMENT))]
     check: Option<Line>,
     /// A command that takes back what `run` did. It runs also when `run` failed half-way, and may run twice.
     #[serde(default)]
+    #[schemars(extend("x-public" = SECRET_ARGUMENT))]
     undo: Option<Line>,
     /// What to keep of the standard output: nothing, one text, its lines, or the JSON value it is.
     #[serde(default)]

@@ -374,3 +374,64 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_second_answer_to_the_same_question_is_refused() {
+    let bench = Bench::new();
+    bench.write("asks.yaml", ASKS);
+    bench.run(&["run", "asks.yaml"]).exits(5);
+    bench.run(&["approve", "last", "go", "--deny"]).exits(0);
+    let second = bench.run(&["approve", "last", "go"]).exits(2);
+    assert!(second.stderr.contains("already denied by") && second.stderr.contains("ferry resume"), "{second:?}");
+    let ran = bench.run(&["resume", "last"]).exits(1);
+    assert!(ran.stdout.contains("only a person can say what to do"), "{ran:?}");
+    assert!(!ran.stdout.contains("fails the same way") && ran.stdout.contains("to ask again"), "{ran:?}");
+}
+
+#[test]
+fn an_answer_that_does_not_count_is_not_told_as_one_that_does() {
+    use ferry::engine::StepPath;
+    use ferry::journal::Request;
+    let bench = Bench::new();
+    bench.write("asks.yaml", ASKS);
+    bench.run(&["run", "asks.yaml"]).exits(5);
+    let journal = Journal::open(bench.path(".ferry")).expect("there is a journal");
+    let run = journal.find_run("last").expect("there is a run");
+    let answer = |digest: &str| Request::Approve {
+        by: "mallory".to_owned(),
+        step: StepPath::from("go"),
+        digest: digest.to_owned(),
+        approved: true,
+        comment: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(journal.put(&run, &answer("of another question"))).expect("room");
+    let ran = bench.run(&["resume", "last"]).exits(5);
+    assert!(ran.stderr.contains("the yes of mallory does not count"), "{ran:?}");
+    assert!(!ran.stderr.contains("approved by mallory"), "{ran:?}");
+    runtime.block_on(journal.put(&run, &answer("of a third question"))).expect("room");
+    let ran = bench.run(&["--json", "resume", "last"]).exits(5);
+    let told = lines(&ran.stdout);
+    assert!(told.iter().any(|line| line["event"] == "approval_given" && line["dropped"] == true), "{told:?}");
+    let shown = bench.run(&["show", "last"]).exits(0);
+    assert!(!shown.stdout.contains("mallory"), "{shown:?}");
+    let why = bench.run(&["why", "last", "go"]).exits(0);
+    assert!(why.stdout.contains("did not count"), "{why:?}");
+}
+
+#[test]
+fn an_instance_is_found_by_its_key_as_it_was_given() {
+    let bench = Bench::new();
+    bench.write(
+        "keys.yaml",
+        "steps:\n  - id: o\n    for_each: [k/1, '50%']\n    uses: command\n    with: { run: 'echo {{ each.value }}' }\n",
+    );
+    bench.run(&["run", "keys.yaml"]).exits(0);
+    for key in ["o[k/1]", "o[k%2F1]", "o[50%]"] {
+        let why = bench.run(&["why", "last", key]).exits(0);
+        assert!(why.stdout.contains("succeeded"), "{why:?}");
+        let logs = bench.run(&["logs", "last", key]).exits(0);
+        assert_eq!(logs.stdout.lines().count(), 1, "{logs:?}");
+    }
+    bench.run(&["why", "last", "o[k]"]).exits(2);
+}

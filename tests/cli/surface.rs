@@ -130,3 +130,30 @@ fn doctor_says_what_is_missing_and_changes_nothing() {
     assert!(ran.stdout.contains("FERRY_TEST_NO_SUCH_VARIABLE") && ran.stdout.contains("far.example"), "{ran:?}");
     assert!(!bench.path(".ferry").exists());
 }
+
+#[test]
+fn an_unknown_status_is_a_wrong_command_line() {
+    let bench = Bench::new();
+    bench.write("ok.yaml", "steps:\n  - { id: a, uses: command, with: { run: 'true' } }\n");
+    bench.run(&["run", "ok.yaml"]).exits(0);
+    let ran = bench.run(&["--json", "runs", "--status", "bla"]).exits(2);
+    let error = &ran.json()["error"];
+    assert_eq!(error["message"], "`bla` is not a status of a run");
+    assert!(error["help"].as_str().is_some_and(|help| help.contains("`rolled_back`") && help.contains("`succeeded`")), "{error}");
+    for (status, count) in [("succeeded", 1), ("rolled-back", 0), ("rollback_failed", 0)] {
+        let runs = bench.run(&["--json", "runs", "--status", status]).exits(0).json();
+        assert_eq!(runs["runs"].as_array().map(Vec::len), Some(count), "{status}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_told_by_its_name() {
+    let bench = Bench::new();
+    let ran = bench.run(&["check", "."]).exits(2);
+    assert!(ran.stderr.contains("`.` is a folder, not a pipeline file") && !ran.stderr.contains("1:1"), "{ran:?}");
+    for command in ["check", "plan", "run"] {
+        let ran = bench.run(&[command, "gone.yaml"]).exits(2);
+        assert!(ran.stderr.contains("cannot read `gone.yaml`: there is no such file"), "{ran:?}");
+        assert!(ran.stderr.contains("start at the current folder") && !ran.stderr.contains("1:1"), "{ran:?}");
+    }
+}

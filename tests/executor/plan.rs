@@ -28,6 +28,7 @@ steps:
   - { id: late, uses: test.act, needs: [cut], with: { output: '{{ steps.a.outputs }}' } }
 finally:
   - { id: tell, uses: test.act }
+  - { id: word, uses: test.act, with: { output: 'it {{ run.status }}' } }
 ",
     )
     .expect("room");
@@ -48,10 +49,12 @@ finally:
             ("cut", PlanState::Ready, Half::Pivot),
             ("late", PlanState::Later, Half::After),
             ("tell", PlanState::Ready, Half::Finally),
+            ("word", PlanState::Later, Half::Finally),
         ]
     );
     let by = |step: &str| plan.steps.iter().find(|planned| planned.step.as_str() == step).expect("planned");
     assert_eq!(by("a[eu]").preview.as_ref().expect("looked at").does, "adds a line to 0");
+    assert_eq!(by("word").waits_for.as_deref(), Some("how the run ends"));
     assert_eq!(by("late").waits_for.as_deref(), Some("a"));
     assert_eq!(by("go").question.as_deref(), Some("Go with [\"eu\",\"us\"]?"));
     assert!(plan.has_pivot && plan.blocking().next().is_none());

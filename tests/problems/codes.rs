@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ferry::pipeline::{Code, Loaded, Problems};
 
-use crate::{check, check_with, right};
+use crate::{check, check_as, check_with, right};
 
 /// The example of a code, with what cannot be written in a page put in.
 fn of(code: Code) -> Result<Loaded, Problems> {
@@ -32,6 +32,8 @@ fn of(code: Code) -> Result<Loaded, Problems> {
             let files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
             check_with(text, &files)
         }
+        // It is the type that says which of its keys others can read.
+        Code::PublicSecret => check_as(ferry::steps::builtin().catalogue(), text),
         _ => check(text),
     }
 }

@@ -8,7 +8,7 @@ use ferry::pipeline::{Sources, load};
 use serde_json::{Value, json};
 
 use crate::catalogue::catalogue;
-use crate::{check, check_with, right};
+use crate::{Memory, check, check_as, check_with, right, wrong};
 
 #[test]
 fn the_example_of_the_design_is_right() {
@@ -138,4 +138,55 @@ fn a_forged_mark_of_a_secret_is_taken_away() {
     let forged = format!("steps:\n  - {{ id: a, uses: command, with: {{ run: 'x{}' }} }}\n", ferry::secret::mark("repl"));
     let loaded = check(forged).expect("right");
     assert!(!ferry::secret::is_marked(&loaded.pipeline.steps[0].with["run"].to_string()));
+}
+
+#[test]
+fn an_approval_has_no_timeout_but_at_most() {
+    for step in [
+        "{ id: go, uses: approval, timeout: 1h, with: { message: x } }",
+        "{ id: go, uses: approval, for_each: [a, b], timeout: { attempt: 1h }, with: { message: x } }",
+    ] {
+        let told = wrong(format!("steps:\n  - {step}\n"));
+        assert!(told.contains("`timeout` limits attempts") && told.contains("with: { at_most: … }"), "{told}");
+    }
+    // What holds for every step is not said of this one.
+    let loaded = right("defaults: { timeout: 1h }\nsteps:\n  - { id: go, uses: approval, with: { message: x, at_most: 1h } }\n");
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn an_approval_is_not_tried_again_and_check_says_so() {
+    let told =
+        right("steps:\n  - { id: go, uses: approval, retry: { attempts: 3 }, with: { message: x } }\n").warnings.render(false);
+    assert!(told.contains("no-effect") && told.contains("`retry` has no effect"), "{told}");
+    let loaded = right("steps:\n  - { id: go, uses: approval, retry: { exhausted: rollback }, with: { message: x } }\n");
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn a_secret_in_the_arguments_of_a_command_is_found_by_check() {
+    let of = |with: &str| format!("secrets: {{ s: {{ env: S }} }}\nsteps:\n  - {{ id: a, uses: command, with: {{ {with} }} }}\n");
+    let builtin = ferry::steps::builtin();
+    let told = |text: &str| check_as(builtin.catalogue(), text).map(drop).map_err(|problems| problems.render(false));
+    for with in [
+        "run: 'x {{ secrets.s }}'",
+        "run: [x, '-p{{ secrets.s }}']",
+        "run: x, check: 'y {{ upper secrets.s }}'",
+        "run: x, undo: [y, '{{ secrets.s }}']",
+    ] {
+        assert!(told(&of(with)).expect_err(with).contains("public-secret"), "{with}");
+    }
+    let text = told(&of("run: [x, '-p{{ secrets.s }}']")).expect_err("a secret");
+    assert!(text.contains("pipeline.yaml:3:52") && text.contains("pass the secret with `env:`"), "{text}");
+    assert_eq!(told(&of("run: 'x $S', env: { S: '{{ secrets.s }}' }, stdin: '{{ secrets.s }}'")), Ok(()));
+    assert!(
+        told("secrets: { s: { env: S } }\nsteps:\n  - { id: a, uses: command, with: { run: x }, undo: { uses: command, with: { run: '{{ secrets.s }}' } } }\n")
+            .is_err_and(|text| text.contains("public-secret"))
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_without_a_place() {
+    let told = load(Path::new("gone.yaml"), &Memory::default(), &catalogue()).expect_err("there is none").render(false);
+    assert!(told.contains("cannot read `gone.yaml`") && told.contains("the command line") && !told.contains("1:1"), "{told}");
 }

@@ -170,6 +170,29 @@ steps:
     with: { run: \"echo {{ each.value }}\" }
 ",
         },
+        Code::PublicSecret => About {
+            why: "Every user of a machine can read the arguments of every program that runs on it. The help line says where \
+                  the secret goes instead.",
+            wrong: "
+secrets:
+  token: { env: TOKEN }
+steps:
+  - id: call
+    uses: command
+    with: { run: \"curl -H 'Authorization: Bearer {{ secrets.token }}' https://api.acme.example/\" }
+",
+            right: "
+secrets:
+  token: { env: TOKEN }
+steps:
+  - id: call
+    uses: command
+    with:
+      run: |
+        printf 'header = \"Authorization: Bearer %s\"' \"$TOKEN\" | curl -K - https://api.acme.example/
+      env: { TOKEN: \"{{ secrets.token }}\" }
+",
+        },
         Code::TemplateSyntax => About {
             why: "Templates are Handlebars: `{{ name }}`, `{{ helper argument argument }}`, `(helper argument)` inside. \
                   Strings are quoted. Two opening braces that are meant as they are, are written `\\{{`.",

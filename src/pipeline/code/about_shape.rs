@@ -149,7 +149,8 @@ steps:
         },
         Code::NoEffect => About {
             why: "A warning. The key is right and does nothing here: `finally`, `on_failure` and `max_parallel` of a pipeline \
-                  count only when it is run by itself, and `max_parallel` of a step only beside `for_each`.",
+                  count only when it is run by itself, `max_parallel` of a step only beside `for_each`, \
+                  and an approval is not tried again.",
             wrong: "
 steps:
   - id: hello

@@ -66,6 +66,7 @@ codes! {
     UnknownHelper = "unknown-helper", "A template calls a helper that does not exist";
     NotAvailable = "not-available", "A name exists but has no value here";
     TemplateSyntax = "template-syntax", "A template cannot be read";
+    PublicSecret = "public-secret", "A secret stands where others can read it";
     // The inputs
     MissingInput = "missing-input", "An input has neither a value nor a default";
     WrongInput = "wrong-input", "An input's value is of the wrong type";

@@ -19,7 +19,7 @@ use crate::pipeline::told::{Told, shown, types};
 use crate::units::{ByteSize, Rate, Span as Time};
 
 impl Subject<'_> {
-    fn span(&self, place: &Location) -> Span {
+    pub(super) fn span(&self, place: &Location) -> Span {
         self.find(place).map_or(self.head, |(span, _)| span)
     }
 

@@ -177,7 +177,14 @@ impl Evaluator<'_> {
         match root {
             "inputs" => map(scope.inputs),
             "hosts" => map(&scope.hosts),
-            "run" => map(&scope.run),
+            "run" => match path {
+                [_, part, ..] if part == "status" && !scope.run.contains_key(part) => Err(RenderError {
+                    message: "how the run ends is not known yet".to_owned(),
+                    help: None,
+                    waits_for: Some("how the run ends".to_owned()),
+                }),
+                _ => map(&scope.run),
+            },
             "env" => map(&scope.env),
             "secrets" => match path {
                 [_, name] => Ok(match scope.secrets.get(name) {
