@@ -33,6 +33,7 @@ impl Ls {
     async fn list(self, context: &Context) -> Result<Exit, Fault> {
         let stores = Stores::new(std::collections::BTreeMap::new(), Vault::default());
         let store = stores.open(&self.place, Path::new(""))?;
+        store.must_exist().await?;
         let mut listing = store.list(None);
         let (mut objects, mut bytes, mut complete) = (0_u64, 0_u64, true);
         // A bucket may hold millions: not one write to the terminal for each.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::style::{Style, Tone, padded};
-use super::telling::{causes_and_help, counted, one_line};
+use super::telling::{causes_and_help, counted, counted_u64, one_line};
 use crate::engine::UndoDef;
 use crate::executor::{Half, Plan, PlanState, Planned};
 use crate::units::ByteSize;
@@ -111,7 +111,7 @@ fn footer(plan: &Plan, style: Style) -> String {
     let mut text = String::new();
     let amounts: Vec<String> = plan
         .objects
-        .map(|objects| format!("{objects} objects"))
+        .map(|objects| counted_u64(objects, "object", "objects"))
         .into_iter()
         .chain(plan.bytes.map(|bytes| ByteSize(bytes).to_string()))
         .collect();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::history::{Attempt, Axis, History, between, clock, moment};
 use super::style::{Tone, padded, state_sign, state_tone, state_word};
-use super::telling::{again_text, counted, one_line, shortened, summary};
+use super::telling::{again_text, one_line, shortened, summary_with};
 use super::{Style, waits};
 use crate::engine::{Node, Outcome, RunStatus, State};
 use crate::error::Failure;
@@ -129,14 +129,7 @@ pub(super) fn rows(history: &History) -> Vec<Row<'_>> {
 pub(super) fn what(history: &History, row: &Row<'_>) -> String {
     let node = row.node;
     let told = match node.state {
-        State::Succeeded => {
-            let mut told = node.output.as_ref().map(summary).unwrap_or_default();
-            if node.warnings > 0 {
-                let gap = if told.is_empty() { "" } else { ", " };
-                told = format!("{told}{gap}{}", counted(node.warnings as usize, "warning", "warnings"));
-            }
-            told
-        }
+        State::Succeeded => summary_with(node.output.as_ref().unwrap_or(&Value::Null), node.warnings),
         State::UndoFailed => node.undo_failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
         State::Failed | State::Paused => node.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
         _ => waits::reason(history, node),

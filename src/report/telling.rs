@@ -176,14 +176,7 @@ impl Story {
     fn ended(&self, step: &StepPath, outcome: &Outcome, at: Timestamp, engine: &Engine) -> Told {
         let took = self.since(step, at);
         match outcome {
-            Outcome::Succeeded { output, warnings } => {
-                let mut text = summary(output);
-                if *warnings > 0 {
-                    let gap = if text.is_empty() { "" } else { ", " };
-                    text = format!("{text}{gap}{}", counted(*warnings as usize, "warning", "warnings"));
-                }
-                Told::of(Mark::Done, step, text).took(took)
-            }
+            Outcome::Succeeded { output, warnings } => Told::of(Mark::Done, step, summary_with(output, *warnings)).took(took),
             Outcome::Failed { failure } => failed(step, &again("failed", step, engine), failure).took(took),
             Outcome::Stopped => Told::of(Mark::Stopped, step, "stopped; a resumed run goes on with it").took(took),
             Outcome::Interrupted => Told::of(Mark::Stopped, step, "was interrupted: its runner died"),
@@ -307,6 +300,22 @@ pub fn summary(output: &Value) -> String {
     }
 }
 
+/// The same with the number of warnings, said once: some outputs count their own.
+pub fn summary_with(output: &Value, warnings: u32) -> String {
+    let mut output = output.clone();
+    let own = output.as_object_mut().and_then(|fields| {
+        let count = fields.get("warnings").and_then(Value::as_u64)?;
+        fields.remove("warnings").map(|_| count)
+    });
+    let warnings = own.unwrap_or(0).max(warnings.into());
+    let mut told = vec![summary(&output)];
+    if warnings > 0 {
+        told.push(counted_u64(warnings, "warning", "warnings"));
+    }
+    told.retain(|text| !text.is_empty());
+    told.join(", ")
+}
+
 /// Some values say themselves what they are.
 fn label(name: &str) -> String {
     if matches!(name, "text" | "path" | "by") { String::new() } else { format!("{} ", name.replace('_', " ")) }
@@ -330,7 +339,8 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-fn counted_u64(count: u64, one: &str, many: &str) -> String {
+/// The same of a larger number.
+pub fn counted_u64(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
@@ -362,6 +372,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn warnings_are_told_once() {
+        let output = json!({ "copied": 3, "left_out": 5, "warnings": 5 });
+        assert_eq!(summary_with(&output, 5), "copied 3, left out 5, 5 warnings");
+        assert_eq!(summary_with(&json!({ "copied": 3, "warnings": 0 }), 0), "copied 3");
+        assert_eq!(summary_with(&json!(null), 1), "1 warning");
+    }
 
     #[test]
     fn outputs_are_told_in_a_few_words() {

@@ -1,5 +1,6 @@
 //! One opened place: its operator, its names, and what the store behind it can do.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -230,6 +231,46 @@ impl Store {
             return Err(refuse(&format!("it is longer than {longest} bytes with its prefix")));
         }
         Ok(path)
+    }
+
+    /// Fails when the place is a folder that is not there, or a file. In a bucket a prefix without objects is no error.
+    pub async fn must_exist(&self) -> Result<(), StepError> {
+        if self.is_there().await? {
+            return Ok(());
+        }
+        Err(StepError::permanent(format!("there is no folder `{}`", self.label)).help("see that the path is right"))
+    }
+
+    /// Fails when the place is a file. A folder may be missing: what writes there makes it.
+    pub async fn must_be_no_file(&self) -> Result<(), StepError> {
+        self.is_there().await.map(|_| ())
+    }
+
+    async fn is_there(&self) -> Result<bool, StepError> {
+        if self.abilities().is_flat || self.prefix.is_empty() {
+            return Ok(true);
+        }
+        let is_a_file = if &*self.scheme == "fs" {
+            match tokio::fs::metadata(format!("/{}", self.prefix.trim_end_matches('/'))).await {
+                Ok(metadata) => !metadata.is_dir(),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                // A part of the way there is a file.
+                Err(error) if error.kind() == ErrorKind::NotADirectory => true,
+                // The listing tells what is wrong.
+                Err(_) => return Ok(true),
+            }
+        } else {
+            match self.operator.stat(&self.prefix).await {
+                Ok(metadata) => metadata.is_file(),
+                Err(error) if is_missing(&error) => return Ok(false),
+                Err(error) => return Err(classify(&format!("cannot look at `{}`", self.label), error)),
+            }
+        };
+        if is_a_file {
+            return Err(StepError::permanent(format!("`{}` is a file, or lies below one, and a place is a folder", self.label))
+                .help("name the file's folder, and the file itself under `include`"));
+        }
+        Ok(true)
     }
 
     /// All objects in byte order of their keys, from behind `after`.

@@ -1,5 +1,6 @@
 //! What is copied, deleted, counted and refused.
 
+use ferry::error::ErrorClass;
 use serde_json::json;
 
 use crate::parts::scene::{Scene, directory, options, s3_store};
@@ -18,11 +19,11 @@ fn two() -> (Scene, tempfile::TempDir) {
 #[tokio::test]
 async fn a_source_without_objects_is_a_failure_unless_expected() {
     let (scene, folder) = two();
+    std::fs::create_dir(folder.path().join("in")).expect("made");
     let error = scene.run("object.sync", json!({"from": "here:", "to": "there:"})).await.expect_err("nothing there");
     assert!(error.message.contains("no object to copy"), "{error}");
     let output = scene.run("object.sync", json!({"from": "here:", "to": "there:", "allow_empty": true})).await.expect("fine");
     assert_eq!(output["copied"], 0);
-    assert!(!folder.path().join("in").exists());
     scene.put("mem:", "a.txt", "x").await;
     let with = json!({"from": "mem:", "to": "there:", "include": ["*.jpg"]});
     assert!(scene.run("object.sync", with).await.is_err());
@@ -100,7 +101,7 @@ async fn a_delete_without_a_prefix_is_refused() {
     let error = scene.run("object.delete", json!({"from": "old:"})).await.expect_err("everything");
     assert!(error.help.expect("it helps").contains("everything: true"));
     let plan = scene.plan("object.delete", json!({"from": "old:tmp/"})).await.expect("planned");
-    assert_eq!(plan.objects, Some(2));
+    assert!(plan.does.contains("deletes 2 objects") && plan.objects.is_none(), "nothing moves: {plan:?}");
     assert_eq!(scene.names("old:").await.len(), 3, "a plan changes nothing");
     let with = json!({"from": "old:tmp/"});
     assert_eq!(scene.run("object.delete", with).await.expect("deleted")["deleted"], 2);
@@ -116,9 +117,8 @@ async fn a_plan_changes_nothing() {
     for uses in ["object.sync", "object.compare"] {
         let _ = scene.plan(uses, json!({"from": "mem:", "to": "there:"})).await.expect("planned");
     }
-    for uses in ["object.list", "object.delete"] {
-        let _ = scene.plan(uses, json!({"from": "there:x/"})).await.expect("planned");
-    }
+    let _ = scene.plan("object.delete", json!({"from": "there:x/"})).await.expect("planned");
+    let _ = scene.plan("object.list", json!({"from": "there:x/"})).await.expect_err("there is no such folder");
     assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 0);
     assert_eq!(scene.names("mem:").await, ["a"]);
 }
@@ -132,4 +132,52 @@ async fn bandwidth_is_kept_to() {
     let start = std::time::Instant::now();
     scene.run("object.sync", json!({"from": "mem:", "to": "there:", "bandwidth": "1MB/s"})).await.expect("copied");
     assert!(start.elapsed().as_millis() >= 790, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_place_that_is_missing_or_a_file_is_a_permanent_failure_that_says_so() {
+    let (scene, folder) = two();
+    std::fs::create_dir(folder.path().join("out")).expect("made");
+    std::fs::write(folder.path().join("in"), "a file").expect("written");
+    scene.put("mem:", "a", "x").await;
+    let all = [
+        ("object.list", json!({"from": "here:"})),
+        ("object.delete", json!({"from": "here:", "everything": true})),
+        ("object.sync", json!({"from": "here:", "to": "there:", "allow_empty": true})),
+        ("object.sync", json!({"from": "mem:", "to": "here:"})),
+        ("object.sync", json!({"from": "here:below/", "to": "there:"})),
+        ("object.compare", json!({"from": "here:", "to": "there:", "allow_empty": true})),
+        ("object.compare", json!({"from": "there:", "to": "here:", "allow_empty": true})),
+    ];
+    for (uses, with) in all {
+        let error = scene.plan(uses, with.clone()).await.expect_err("a file");
+        assert!(error.message.contains("is a file") && error.class == ErrorClass::Permanent, "{uses} {with}: {error}");
+    }
+    for (uses, with) in [
+        ("object.list", json!({"from": "there:nope/"})),
+        ("object.sync", json!({"from": "there:nope/", "to": "mem:", "allow_empty": true})),
+        ("object.compare", json!({"from": "there:nope", "to": "mem:", "allow_empty": true})),
+    ] {
+        let error = scene.plan(uses, with.clone()).await.expect_err("missing");
+        assert_eq!(error.message, "there is no folder `there:nope/`", "{uses} {with}");
+        assert!(error.class == ErrorClass::Permanent && error.help.is_some(), "{error}");
+    }
+    scene.plan("object.sync", json!({"from": "mem:", "to": "there:new/"})).await.expect("a target may be missing");
+    let list = scene.run("object.list", json!({"from": "mem:nothing/"})).await.expect("a prefix is no folder");
+    assert_eq!(list["objects"], 0);
+}
+
+#[tokio::test]
+async fn a_source_that_is_gone_at_run_time_deletes_nothing() {
+    let (scene, folder) = two();
+    scene.put("here:", "a", "x").await;
+    scene.put("there:", "old", "x").await;
+    let with = json!({"from": "here:", "to": "there:", "delete": true, "allow_empty": true});
+    let step = Scene::step("object.sync", &with);
+    let ctx = scene.context();
+    let before = step.inspect(&ctx).await.expect("there");
+    std::fs::remove_dir_all(folder.path().join("in")).expect("removed");
+    let error = step.run(&ctx, &before).await.expect_err("gone");
+    assert!(error.message.contains("no folder"), "{error}");
+    assert_eq!(scene.names("there:").await, ["old"]);
 }

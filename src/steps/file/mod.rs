@@ -267,14 +267,12 @@ with:
     }
 
     fn preview(&self, before: &Before) -> Preview {
-        // The length of a secret is not told.
-        let size = self.text().ok().filter(|text| !text.is_secret()).map(|text| text.marked().len() as u64);
         let does = match &before.former {
             _ if before.already_done => format!("nothing: `{}` is already so", self.path),
             Former::Absent => format!("creates `{}`", self.path),
             _ => format!("writes `{}` over what is there", self.path),
         };
-        let mut preview = Preview { does, bytes: size, objects: Some(1), ..Preview::default() };
+        let mut preview = Preview { does, ..Preview::default() };
         preview.undo = match &before.former {
             _ if before.already_done => "nothing: it was so before".to_owned(),
             Former::Absent => "removes the file".to_owned(),

@@ -95,6 +95,14 @@ pub struct CompareOutput {
 }
 
 impl ObjectCompare {
+    /// Both places. A copy of nothing makes no folder at the target: only the source has to be there.
+    async fn places(&self, ctx: &StepContext) -> Result<(Store, Store), StepError> {
+        let (source, target) = (ctx.stores.open(&self.from, &ctx.base)?, ctx.stores.open(&self.to, &ctx.base)?);
+        source.must_exist().await?;
+        target.must_be_no_file().await?;
+        Ok((source, target))
+    }
+
     async fn compare(&self, ctx: &StepContext, source: &Store, target: &Store) -> Result<CompareOutput, StepError> {
         let filter = Filter::new(&self.include, &self.exclude)?;
         let mut output = CompareOutput::default();
@@ -222,9 +230,10 @@ with:
 
     async fn inspect(&self, ctx: &StepContext) -> Result<(), StepError> {
         Filter::new(&self.include, &self.exclude)?;
+        let (source, target) = self.places(ctx).await?;
         // One entry of each shows that both can be listed.
-        for place in [&self.from, &self.to] {
-            ctx.stores.open(place, &ctx.base)?.list(None).next().await?;
+        for place in [source, target] {
+            place.list(None).next().await?;
         }
         Ok(())
     }
@@ -245,7 +254,7 @@ with:
     }
 
     async fn run(&self, ctx: &StepContext, (): &()) -> Result<CompareOutput, StepError> {
-        let (source, target) = (ctx.stores.open(&self.from, &ctx.base)?, ctx.stores.open(&self.to, &ctx.base)?);
+        let (source, target) = self.places(ctx).await?;
         let output = self.compare(ctx, &source, &target).await?;
         if output.objects == 0 && output.different == 0 && !self.allow_empty {
             return Err(StepError::permanent(format!(

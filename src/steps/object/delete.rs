@@ -88,6 +88,7 @@ with:
     async fn inspect(&self, ctx: &StepContext) -> Result<DeleteBefore, StepError> {
         let filter = Filter::new(&self.include, &self.exclude)?;
         let place = self.place(ctx)?;
+        place.must_be_no_file().await?;
         let mut before = DeleteBefore::default();
         let mut listing = place.list(None);
         while let Some(listed) = listing.next().await? {
@@ -116,7 +117,7 @@ with:
             undo: "cannot be undone".to_owned(),
             already_done: before.objects == 0,
             bytes: None,
-            objects: Some(before.objects),
+            objects: None,
             warnings,
         }
     }

@@ -68,7 +68,9 @@ with:
 
     async fn inspect(&self, ctx: &StepContext) -> Result<(), StepError> {
         Filter::new(&self.include, &self.exclude)?;
-        ctx.stores.open(&self.from, &ctx.base)?.list(None).next().await.map(|_| ())
+        let place = ctx.stores.open(&self.from, &ctx.base)?;
+        place.must_exist().await?;
+        place.list(None).next().await.map(|_| ())
     }
 
     fn preview(&self, (): &()) -> Preview {
@@ -77,7 +79,9 @@ with:
 
     async fn run(&self, ctx: &StepContext, (): &()) -> Result<ListOutput, StepError> {
         let filter = Filter::new(&self.include, &self.exclude)?;
-        let mut listing = ctx.stores.open(&self.from, &ctx.base)?.list(None);
+        let place = ctx.stores.open(&self.from, &ctx.base)?;
+        place.must_exist().await?;
+        let mut listing = place.list(None);
         let mut output = ListOutput { is_complete: true, ..ListOutput::default() };
         let mut room = NAMES;
         loop {

@@ -19,7 +19,8 @@ use crate::units::Rate;
 /// From any kind of store to any other. Objects are streamed, many at once; content type and user metadata are kept
 /// where both sides have them; an object that changes while it is copied is copied once more, then named as a failure.
 /// Nothing at the target is deleted unless `delete: true`. Names that one of the stores cannot hold are refused by name
-/// before anything is copied. A source without any object is a failure unless `allow_empty: true`.
+/// before anything is copied. A source without any object is a failure unless `allow_empty: true`;
+/// a folder that does not exist always is.
 ///
 /// After an interruption the step goes on behind its last checkpoint. Undo deletes what the step created and nothing
 /// else: not what someone else has changed since. What was overwritten or deleted is restored where the store keeps
@@ -60,7 +61,7 @@ pub struct ObjectSync {
     /// At most this much: `50MB/s`. Nothing means as fast as it goes.
     #[serde(default)]
     pub bandwidth: Option<Rate>,
-    /// A source without any object is no failure.
+    /// A source without any object is no failure. A folder that is not there still is.
     #[serde(default)]
     pub allow_empty: bool,
 }
@@ -131,6 +132,8 @@ with:
     async fn inspect(&self, ctx: &StepContext) -> Result<SyncBefore, StepError> {
         let (source, target) = (self.source(ctx)?, ctx.stores.open(&self.to, &ctx.base)?);
         Self::refuse_overlap(&source, &target)?;
+        source.must_exist().await?;
+        target.must_be_no_file().await?;
         let filter = self.filter()?;
         let before = plan::look(&source, &target, &filter, self.compare).await?;
         if let Some(most) = self.max_delete.filter(|most| self.delete && before.extra > *most) {
@@ -144,7 +147,10 @@ with:
     }
 
     async fn run(&self, ctx: &StepContext, before: &SyncBefore) -> Result<SyncOutput, StepError> {
-        let (source, target) = (self.source(ctx)?, ctx.stores.open_to_write(&self.to, &ctx.base, &ctx.idempotence_key())?);
+        let source = self.source(ctx)?;
+        // A folder that has gone since is not an empty one: with `delete` that would empty the target.
+        source.must_exist().await?;
+        let target = ctx.stores.open_to_write(&self.to, &ctx.base, &ctx.idempotence_key())?;
         Self::refuse_overlap(&source, &target)?;
         // An earlier attempt's runner may have died in the middle of a file.
         target.clear_unfinished(&ctx.idempotence_key()).await;
