@@ -242,6 +242,22 @@ fn a_step_inserted_before_completed_ones_is_refused_until_it_is_said_what_is_mea
 }
 
 #[test]
+fn needs_hold_through_a_completed_step_that_is_kept() {
+    // The last step stands first in the file: only what it needs keeps it from running first.
+    let old = pipeline(&[step("c", &["b"]), step("b", &["a"]), step("a", &[])]);
+    let new = pipeline(&[step("c", &["b"]), step("b", &["a"]), step("a", &["new"]), step("new", &[])]);
+    let with = |definition: &Definition, changed: &[&str], id: &str, accept| {
+        let mut driver = Driver::start(old.clone(), &["c"], &[]);
+        driver.set(&[], &[]);
+        assert_eq!(driver.resume_with(definition.clone(), changed, &[(id, accept)]), RunStatus::Succeeded);
+        driver.did
+    };
+    assert_eq!(with(&old, &["a"], "a", Accept::Rerun), ["run a", "run c"]);
+    assert_eq!(with(&old, &["a"], "a", Accept::UndoFirst), ["undo a", "run a", "run c"]);
+    assert_eq!(with(&new, &[], "new", Accept::Keep), ["run new", "run c"]);
+}
+
+#[test]
 fn a_step_added_where_nothing_was_done_just_runs() {
     let old = pipeline(&[step("a", &[]), step("b", &["a"])]);
     let new = pipeline(&[step("a", &[]), step("new", &["a"]), step("b", &["new"])]);

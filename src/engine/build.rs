@@ -155,15 +155,48 @@ impl Engine {
         Some(ix)
     }
 
+    fn recount_needs(&mut self) {
+        // In the order of the edges, because a completed step counts as a need only when its own needs do.
+        match petgraph::algo::toposort(&self.graph, None) {
+            Ok(order) => order.into_iter().for_each(|ix| self.recount_need(ix)),
+            Err(cycle) => {
+                let path = self.path(cycle.node_id());
+                self.fault(format!("`{path}` needs itself"));
+            }
+        }
+    }
+
+    /// The same for one list of steps.
+    fn recount_needs_of(&mut self, list: &[Ix]) {
+        let mut waits: HashMap<Ix, usize> = list.iter().map(|&ix| (ix, self.needs(ix).count())).collect();
+        let mut free: Vec<Ix> = list.iter().copied().filter(|ix| waits.get(ix) == Some(&0)).collect();
+        while let Some(ix) = free.pop() {
+            self.recount_need(ix);
+            for dependant in self.dependants(ix).collect::<Vec<_>>() {
+                if let Some(left) = waits.get_mut(&dependant) {
+                    *left -= 1;
+                    if *left == 0 {
+                        free.push(dependant);
+                    }
+                }
+            }
+        }
+    }
+
+    fn recount_need(&mut self, ix: Ix) {
+        let unmet = self.needs(ix).filter(|&need| !self.graph[need].has_satisfied).count();
+        let node = &mut self.graph[ix];
+        node.unmet = unmet;
+        node.has_satisfied = unmet == 0 && node.satisfies();
+    }
+
     /// Derives what is counted of a group's children, just after they were made.
     pub(super) fn recount_group(&mut self, ix: Ix) {
         let children = self.graph[ix].children.clone();
+        self.recount_needs_of(&children);
         let (mut left, mut open) = (0, 0);
         for &child in &children {
-            let unmet = self.needs(child).filter(|&need| !self.graph[need].satisfies()).count();
-            let node = &mut self.graph[child];
-            node.unmet = unmet;
-            node.has_satisfied = node.satisfies();
+            let node = &self.graph[child];
             left += usize::from(!node.is_done());
             open += u32::from(node.is_instance() && node.occupies_group());
         }
@@ -191,11 +224,9 @@ impl Engine {
         let everything: Vec<Ix> = self.root.iter().chain(&self.finally).copied().collect();
         let order = self.walk(&everything);
         self.load = super::node::Load::default();
+        self.recount_needs();
         for &ix in &order {
-            let unmet = self.needs(ix).filter(|&need| !self.graph[need].satisfies()).count();
             let node = &mut self.graph[ix];
-            node.unmet = unmet;
-            node.has_satisfied = node.satisfies();
             node.children_left = 0;
             node.instances_open = 0;
             node.next_instance = 0;

@@ -94,7 +94,7 @@ impl Engine {
         if self.graph[ix].state == State::Failed {
             self.failed(ix);
         }
-        if self.graph[ix].satisfies() {
+        if self.graph[ix].satisfies() && self.graph[ix].unmet == 0 {
             self.satisfy(ix);
         }
         if self.graph[ix].is_done() {
@@ -111,17 +111,25 @@ impl Engine {
         }
     }
 
-    /// Tells the dependants, once, that this need of theirs is met.
+    /// Tells the dependants, once, that this need of theirs is met. Needs hold through completed steps: where one stands
+    /// between a step that runs again (after an edit, after a restart) and one that has not run, it passes the word on
+    /// only when its own needs are met. A list of work instead of recursion, because such a chain may be long.
     pub(super) fn satisfy(&mut self, ix: Ix) {
-        if std::mem::replace(&mut self.graph[ix].has_satisfied, true) {
-            return;
-        }
-        let dependants: Vec<Ix> = self.dependants(ix).collect();
-        for dependant in dependants {
-            self.graph[dependant].unmet -= 1;
-            self.admit(dependant);
-            if self.graph[dependant].state == State::Open {
-                self.admit_inside(dependant);
+        let mut work = vec![ix];
+        while let Some(ix) = work.pop() {
+            if std::mem::replace(&mut self.graph[ix].has_satisfied, true) {
+                continue;
+            }
+            for dependant in self.dependants(ix).collect::<Vec<_>>() {
+                self.graph[dependant].unmet -= 1;
+                let node = &self.graph[dependant];
+                if node.unmet == 0 && node.satisfies() {
+                    work.push(dependant);
+                }
+                self.admit(dependant);
+                if self.graph[dependant].state == State::Open {
+                    self.admit_inside(dependant);
+                }
             }
         }
     }

@@ -262,7 +262,7 @@ impl Engine {
     /// What a blocked step waits for: its needs that are not met, else the groups around it that have not opened.
     pub fn waits_for(&self, path: &StepPath) -> Vec<StepPath> {
         let Some(&ix) = self.index.get(path) else { return Vec::new() };
-        let unmet: Vec<_> = self.needs(ix).filter(|&need| !self.graph[need].satisfies()).map(|need| self.path(need)).collect();
+        let unmet: Vec<_> = self.needs(ix).filter(|&need| !self.graph[need].has_satisfied).map(|need| self.path(need)).collect();
         match self.graph[ix].parent {
             Some(parent) if unmet.is_empty() && self.graph[parent].state != State::Open => vec![self.path(parent)],
             _ => unmet,
