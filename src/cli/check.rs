@@ -37,7 +37,12 @@ impl Check {
             let (name, steps, problems, warnings) = match loaded {
                 Ok(loaded) => {
                     let pipeline = loaded.pipeline;
-                    (Some(pipeline.name), pipeline.steps.len() + pipeline.finally.len(), Problems::default(), loaded.warnings)
+                    (
+                        Some(pipeline.name.clone()),
+                        pipeline.steps.len() + pipeline.finally.len(),
+                        Problems::default(),
+                        loaded.warnings,
+                    )
                 }
                 Err(problems) => (None, 0, problems, Problems::default()),
             };

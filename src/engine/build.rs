@@ -1,6 +1,7 @@
 //! From a definition to nodes and edges, at the start and whenever a group opens.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -38,7 +39,9 @@ impl Engine {
         let mut list = Vec::with_capacity(steps.len());
         for def in steps {
             let path = parent.map_or_else(|| StepPath::root(&def.id), |parent| self.graph[parent].path.child(&def.id));
-            let ix = self.take_back(&path, parent).unwrap_or_else(|| self.add(Node::new(path, def.clone(), parent, is_finally)));
+            let ix = self
+                .take_back(&path, parent)
+                .unwrap_or_else(|| self.add(Node::new(path, Arc::new(def.clone()), parent, is_finally)));
             by_id.insert(def.id.as_str(), ix);
             list.push(ix);
         }
@@ -74,14 +77,16 @@ impl Engine {
         let mut old: HashMap<StepPath, Ix> = group.children.iter().map(|&child| (self.path(child), child)).collect();
         let children = match (&group.resolution, &group.def.body) {
             (Some(Resolution::Instances { items }), _) => {
+                // An instance is resolved by itself: its `if` and `lock` may mention `each`. All share one definition.
+                let def = StepDef { for_each: false, max_parallel: None, needs: Vec::new(), ..(*group.def).clone() };
+                let def = Arc::new(def);
                 let mut children = Vec::with_capacity(items.len());
                 for (position, (key, value)) in items.iter().enumerate() {
                     let path = group.path.instance(key);
-                    let child = old.remove(&path).or_else(|| self.take_back(&path, Some(ix))).unwrap_or_else(|| {
-                        // An instance is resolved by itself: its `if` and `lock` may mention `each`.
-                        let def = StepDef { for_each: false, max_parallel: None, needs: Vec::new(), ..group.def.clone() };
-                        self.add(Node::new(path, def, Some(ix), group.is_finally))
-                    });
+                    let child = old
+                        .remove(&path)
+                        .or_else(|| self.take_back(&path, Some(ix)))
+                        .unwrap_or_else(|| self.add(Node::new(path, def.clone(), Some(ix), group.is_finally)));
                     let node = &mut self.graph[child];
                     node.each = Some((key.clone(), value.clone()));
                     node.each_index = position;

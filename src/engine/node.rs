@@ -1,5 +1,7 @@
 //! A step as the engine sees it: its place in the graph, its state, and what has happened to it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -156,7 +158,7 @@ pub struct Node {
     /// Its name in the run.
     pub path: StepPath,
     /// What it is. An instance has its group's definition.
-    pub def: StepDef,
+    pub def: Arc<StepDef>,
     /// Key and value, when it is an instance of a `for_each`.
     pub each: Option<(String, Value)>,
     /// Position among its instances.
@@ -284,7 +286,7 @@ impl Load {
 }
 
 impl Node {
-    pub(super) fn new(path: StepPath, def: StepDef, parent: Option<Ix>, is_finally: bool) -> Self {
+    pub(super) fn new(path: StepPath, def: Arc<StepDef>, parent: Option<Ix>, is_finally: bool) -> Self {
         Self {
             path,
             def,

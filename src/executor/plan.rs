@@ -55,7 +55,7 @@ pub(super) async fn make(
 ) -> Result<Plan, ExecutorError> {
     let id = uuid::Uuid::now_v7().simple().to_string();
     let session = Arc::new(Session::of_plan(registry, clock.clone(), asked, &id, clock.now(), document));
-    let pipeline = Arc::new(loaded.pipeline.clone());
+    let pipeline = loaded.pipeline.clone();
     let top = session.enter(Level::open(&session, None, pipeline, document.inputs.clone(), None).await?);
     let definition = loaded.pipeline.definition();
     let mut planner = Planner { session: session.clone(), steps: Vec::new(), looks: Vec::new() };

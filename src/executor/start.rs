@@ -231,7 +231,7 @@ impl Executor {
         loaded: &Loaded,
         document: &Document,
     ) -> Result<Arc<Level>, ExecutorError> {
-        let pipeline = Arc::new(loaded.pipeline.clone());
+        let pipeline = loaded.pipeline.clone();
         let top = session.enter(Level::open(session, None, pipeline, document.inputs.clone(), None).await?);
         // Parents come before what is inside them.
         for node in engine.steps() {

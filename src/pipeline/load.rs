@@ -33,7 +33,7 @@ const DEEPEST: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The pipeline.
-    pub pipeline: Pipeline,
+    pub pipeline: Arc<Pipeline>,
     /// Its file and the files it uses.
     pub sources: Sources,
     /// What is odd and not wrong.
@@ -61,11 +61,9 @@ pub fn load(path: &Path, files: &dyn Files, catalogue: &Catalogue) -> Result<Loa
         loader.problems.extend(exposed.iter().map(|exposed| graph::before_pivot(pivot, exposed)));
     }
     match pipeline {
-        Some(pipeline) if loader.problems.is_empty() => Ok(Loaded {
-            pipeline: Arc::try_unwrap(pipeline).unwrap_or_else(|shared| (*shared).clone()),
-            sources: loader.sources,
-            warnings: Problems::new(loader.warnings),
-        }),
+        Some(pipeline) if loader.problems.is_empty() => {
+            Ok(Loaded { pipeline, sources: loader.sources, warnings: Problems::new(loader.warnings) })
+        }
         _ => Err(Problems::new(loader.problems)),
     }
 }
