@@ -138,6 +138,7 @@ impl Driver {
 fn step(id: &str, needs: &[&str]) -> StepDef {
     StepDef {
         id: id.into(),
+        name: None,
         uses: "test".into(),
         body: Body::Task,
         needs: needs.iter().map(|&need| need.to_owned()).collect(),

@@ -31,6 +31,9 @@ pub struct Definition {
 pub struct StepDef {
     /// Its id within this pipeline.
     pub id: String,
+    /// What people read beside the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The step type, for people.
     pub uses: String,
     /// What is to be done.

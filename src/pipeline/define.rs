@@ -80,6 +80,7 @@ impl StepSpec {
         };
         StepDef {
             id: self.id.clone(),
+            name: self.name.clone(),
             uses: self.uses.clone(),
             body,
             needs: self.edges.clone(),

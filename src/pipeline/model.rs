@@ -123,7 +123,7 @@ pub struct TimeoutSpec {
 pub struct StepSpec {
     /// Its id within its pipeline.
     pub id: String,
-    /// What people read in its place.
+    /// What people read beside it.
     pub name: Option<String>,
     /// Its type, or the path of the pipeline that it runs.
     pub uses: String,

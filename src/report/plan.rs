@@ -55,7 +55,9 @@ fn step_text(step: &Planned, name: usize, uses: usize, style: Style) -> String {
         PlanState::Failed if step.is_blocking => ("✗", "x", Tone::Bad),
         PlanState::Failed => ("!", "!", Tone::Warn),
     };
-    let does = does(step);
+    // Once, not at every instance.
+    let title = step.name.as_deref().filter(|_| !step.step.as_str().ends_with(']')).map(one_line);
+    let does = [title, Some(does(step)).filter(|does| !does.is_empty())].into_iter().flatten().collect::<Vec<_>>().join(": ");
     let mut text = format!(
         "  {} {}  {}  {does}\n",
         style.paint(tone, style.sign(sign, ascii)),

@@ -16,6 +16,7 @@ use crate::secret::mark;
 pub fn step(id: &str, uses: &str, needs: &[&str]) -> StepDef {
     StepDef {
         id: id.to_owned(),
+        name: None,
         uses: uses.to_owned(),
         body: Body::Task,
         needs: needs.iter().map(|need| (*need).to_owned()).collect(),

@@ -142,7 +142,9 @@ pub(super) fn what(history: &History, row: &Row<'_>) -> String {
         String::new()
     };
     let more = if row.more > 0 { format!("{} more not listed", row.more) } else { String::new() };
-    [instances, told, more].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    // Once, not at every instance.
+    let name = node.def.name.as_deref().filter(|_| !node.is_instance()).unwrap_or_default().to_owned();
+    [name, instances, told, more].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// The failure that a reader has to know of. What was undone tells why it failed before: most often that is why the run
@@ -308,6 +310,7 @@ fn step_json(history: &History, node: &Node) -> Value {
     let step = history.step(&node.path);
     json!({
         "step": node.path,
+        "name": node.def.name,
         "uses": node.def.uses,
         "state": node.state,
         "is_group": node.is_group(),

@@ -435,3 +435,23 @@ fn an_instance_is_found_by_its_key_as_it_was_given() {
     }
     bench.run(&["why", "last", "o[k]"]).exits(2);
 }
+
+#[test]
+fn the_name_of_a_step_is_read_beside_its_id() {
+    let bench = Bench::new();
+    bench.write(
+        "named.yaml",
+        "steps:\n  - { id: a, name: Copy the invoices, uses: command, with: { run: 'true' } }\n  \
+         - { id: each, name: Greet all, for_each: [x, y], uses: command, with: { run: 'true' } }\n",
+    );
+    bench.run(&["run", "named.yaml"]).exits(0);
+    for args in [&["plan", "named.yaml"][..], &["graph", "named.yaml"], &["show", "last"]] {
+        let ran = bench.run(args).exits(0);
+        assert!(ran.stdout.lines().any(|line| line.contains("a ") && line.contains("Copy the invoices")), "{args:?}: {ran:?}");
+        assert_eq!(ran.stdout.matches("Greet all").count(), 1, "once, not at every instance: {args:?}: {ran:?}");
+    }
+    assert_eq!(bench.run(&["show", "last", "--json"]).exits(0).json()["steps"][0]["name"], "Copy the invoices");
+    bench.run(&["report", "last", "--html", "report.html"]).exits(0);
+    let page = std::fs::read_to_string(bench.path("report.html")).expect("it was written");
+    assert!(page.contains("Copy the invoices"), "the report names it");
+}

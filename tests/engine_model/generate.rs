@@ -67,6 +67,7 @@ fn step(rng: &mut StdRng, id: &str, depth: u32) -> StepDef {
     let is_pipeline = matches!(body, Body::Pipeline(_));
     StepDef {
         id: id.to_owned(),
+        name: None,
         uses: "test".to_owned(),
         body,
         needs: Vec::new(),

@@ -27,6 +27,8 @@ pub(super) enum Half {
 pub(super) struct Node {
     /// Its path without keys.
     pub path: String,
+    /// What people read beside it.
+    pub name: Option<String>,
     pub uses: String,
     pub needs: Vec<usize>,
     pub dependants: Vec<usize>,
@@ -105,6 +107,7 @@ impl Net {
             } else {
                 self.nodes.push(Node {
                     path: path.to_string(),
+                    name: step.name.clone(),
                     uses: step.uses.clone(),
                     needs: Vec::new(),
                     dependants: Vec::new(),
