@@ -46,7 +46,7 @@ impl Ls {
             objects += 1;
             bytes += listed.facts.size;
             if context.out.json {
-                let mut line = json!({ "key": listed.key, "kind": format!("{:?}", listed.kind).to_lowercase() });
+                let mut line = json!({ "key": listed.key, "kind": listed.kind });
                 let facts = serde_json::to_value(&listed.facts).unwrap_or_default();
                 if let (Some(line), Some(facts)) = (line.as_object_mut(), facts.as_object()) {
                     line.extend(facts.clone());

@@ -1,5 +1,7 @@
-//! One folder of a directory store, read without OpenDAL: its listing follows links and drops those that lead nowhere.
+//! One folder of a directory store, read without OpenDAL: its listing follows links, and takes names for UTF-8.
 
+use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -18,34 +20,62 @@ pub(super) enum Found {
 /// What is in a folder; nothing when it is not there. `key` is the folder's name below the place: empty, or ends
 /// with `/`.
 pub(super) async fn read(folder: &Path, key: &str, label: &str) -> Result<Vec<Found>, StepError> {
-    let failed = |error: std::io::Error| {
-        let class = if error.kind() == ErrorKind::PermissionDenied { ErrorClass::Permanent } else { ErrorClass::Transient };
-        StepError::new(class, format!("cannot read the folder `{key}` of `{label}`"))
-            .help("see that the user who runs ferry may read it, or leave it out with `exclude`")
-            .cause(error)
-    };
-    let mut entries = match tokio::fs::read_dir(folder).await {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
     let mut found = Vec::new();
-    while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-        // A name that is not UTF-8 is listed with a sign in place of what cannot be read, and refused when it is used.
-        let name = format!("{key}{}", entry.file_name().to_string_lossy());
-        let metadata = match entry.metadata().await {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+    // No key leads into a folder whose name is not UTF-8: it is read along with the one that it is in.
+    let mut work = vec![(folder.to_path_buf(), key.to_owned(), false)];
+    while let Some((folder, key, is_bad)) = work.pop() {
+        let failed = |error: std::io::Error| cannot_read(&key, label, error);
+        let mut entries = match tokio::fs::read_dir(folder).await {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(failed(error)),
         };
-        if metadata.is_dir() {
-            found.push(Found::Folder(format!("{name}/")));
-            continue;
+        while let Some(entry) = entries.next_entry().await.map_err(failed)? {
+            let metadata = match entry.metadata().await {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            let is_bad = is_bad || entry.file_name().to_str().is_none();
+            let name = format!("{key}{}", shown(&entry.file_name()));
+            if metadata.is_dir() {
+                let name = format!("{name}/");
+                if is_bad {
+                    work.push((entry.path(), name, true));
+                } else {
+                    found.push(Found::Folder(name));
+                }
+                continue;
+            }
+            let kind = match metadata.file_type() {
+                kind if kind.is_symlink() => Kind::Link,
+                kind if !kind.is_file() => Kind::Other,
+                _ if is_bad => Kind::BadName,
+                _ => Kind::Object,
+            };
+            let modified = metadata.modified().ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
+            let facts = Facts { size: metadata.len(), modified, ..Facts::default() };
+            found.push(Found::Entry(Listed { key: name, kind, facts, md5: None }));
         }
-        let kind = if metadata.is_file() { Kind::Object } else { Kind::Other };
-        let modified = metadata.modified().ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
-        let facts = Facts { size: metadata.len(), modified, ..Facts::default() };
-        found.push(Found::Entry(Listed { key: name, kind, facts, md5: None }));
     }
     Ok(found)
+}
+
+fn cannot_read(key: &str, label: &str, error: std::io::Error) -> StepError {
+    let class = if error.kind() == ErrorKind::PermissionDenied { ErrorClass::Permanent } else { ErrorClass::Transient };
+    StepError::new(class, format!("cannot read the folder `{key}` of `{label}`"))
+        .help("see that the user who runs ferry may read it, or leave it out with `exclude`")
+        .cause(error)
+}
+
+/// A name, bytes in it that are not UTF-8 as `\xff`.
+fn shown(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
 }

@@ -16,14 +16,31 @@ use super::store::{Facts, Store};
 use crate::error::StepError;
 
 /// What is listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// An object or a file.
     Object,
     /// An object whose name ends with `/`: the empty ones stand for folders.
     Marker,
-    /// Neither a file nor a folder: a symbolic link, a socket.
+    /// A file whose name, or a folder's on the way to it, is not UTF-8. Its key is for people: nothing is found by it.
+    BadName,
+    /// A symbolic link.
+    Link,
+    /// Neither a file nor a folder: a socket, a device.
     Other,
+}
+
+impl Kind {
+    /// Whether it is something that can be copied and deleted.
+    pub fn is_object(self) -> bool {
+        matches!(self, Self::Object | Self::Marker)
+    }
+
+    /// Whether no step is about it.
+    pub fn is_left_out(self) -> bool {
+        matches!(self, Self::Link | Self::Other)
+    }
 }
 
 /// One entry of a listing.
@@ -216,7 +233,7 @@ async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result
         if entry.metadata().mode() == EntryMode::DIR && !is_itself {
             if !key.ends_with('/') {
                 // A link that leads to a folder.
-                items.push(Item::Entry(Listed { key, kind: Kind::Other, facts: Facts::default(), md5: None }));
+                items.push(Item::Entry(Listed { key, kind: Kind::Link, facts: Facts::default(), md5: None }));
             } else if !is_done(&key) {
                 items.push(Item::Folder(key));
             }
@@ -231,7 +248,9 @@ async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result
 }
 
 fn sorted(mut items: Vec<Item>) -> Vec<Item> {
-    items.sort_by(|a, b| a.name().cmp(b.name()));
+    // What a bad name is shown as may be another's good name: the one to be refused is kept.
+    let is_good = |item: &Item| !matches!(item, Item::Entry(listed) if listed.kind == Kind::BadName);
+    items.sort_by(|a, b| a.name().cmp(b.name()).then(is_good(a).cmp(&is_good(b))));
     items.dedup_by(|a, b| a.name() == b.name());
     items
 }

@@ -5,6 +5,7 @@
 
 mod classify;
 mod directory;
+mod folders;
 mod listing;
 mod open;
 mod options;

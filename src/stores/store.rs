@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use opendal::{Metadata, Operator};
 
 use super::classify::{classify, is_missing};
-use super::listing::Listing;
+use super::listing::{Kind, Listed, Listing};
 use super::open::{Opened, UNFINISHED, Wanted};
 use crate::error::StepError;
 
@@ -231,6 +231,18 @@ impl Store {
             return Err(refuse(&format!("it is longer than {longest} bytes with its prefix")));
         }
         Ok(path)
+    }
+
+    /// The operator's path of what was listed. Refuses a name that could only be shown.
+    pub fn usable(&self, listed: &Listed) -> Result<String, StepError> {
+        if listed.kind == Kind::BadName {
+            return Err(StepError::permanent(format!(
+                "the name `{}` cannot be used in `{}`: it is not UTF-8",
+                listed.key, self.label
+            ))
+            .help("rename the file, or leave it out with `exclude`"));
+        }
+        self.path(&listed.key)
     }
 
     /// Fails when the place is a folder that is not there, or a file. In a bucket a prefix without objects is no error.

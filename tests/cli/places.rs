@@ -57,3 +57,13 @@ fn a_plan_counts_one_object_as_one_and_a_written_file_as_none() {
     let planned = bench.run(&["plan", "both.yaml"]).exits(0);
     assert!(planned.stdout.contains("to move: 1 object, 1 B"), "{planned:?}");
 }
+
+#[test]
+fn a_rollback_leaves_no_folder_that_the_sync_made() {
+    let bench = Bench::new();
+    bench.write("in/a/b", "x");
+    bench.run(&["sync", "./in", "./x/y"]).exits(0);
+    assert!(bench.path("x/y/a/b").exists());
+    bench.run(&["rollback", "last"]).exits(0);
+    assert!(!bench.path("x").exists());
+}

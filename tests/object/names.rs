@@ -76,17 +76,38 @@ async fn a_link_is_left_out_with_a_warning_by_name() {
         (output["copied"].as_u64(), output["left_out"].as_u64(), output["warnings"].as_u64()),
         (Some(1), Some(1), Some(1))
     );
-    assert!(scene.warnings().iter().any(|text| text.contains("`link`")), "{:?}", scene.warnings());
+    assert_eq!(scene.warnings(), ["`link` is a symbolic link and is left out"]);
+    std::fs::remove_file(folder.path().join("file")).expect("removed");
+    let plan = scene.plan("object.sync", json!({"from": "here:", "to": "mem:"})).await.expect("planned");
+    assert!(plan.warnings.contains(&"leaves out a symbolic link: `link`".to_owned()), "{plan:?}");
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_utf8_is_refused_by_name() {
+async fn names_that_are_not_utf8_are_all_refused_by_a_plan_wherever_they_lie() {
     use std::os::unix::ffi::OsStrExt as _;
     let folder = tempfile::tempdir().expect("a directory");
-    std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"b\xffd")), "x").expect("written");
     let scene = Scene::new([("mem", memory()), ("here", directory(folder.path()))]);
-    let error = scene.run("object.sync", json!({"from": "here:", "to": "mem:"})).await.expect_err("refused");
-    assert!(error.message.contains("b\u{fffd}d"), "{error}");
+    for name in [&b"b\xffd"[..], b"b\xfed", b"d\xff/deep/x.txt", b"fine/a.txt"] {
+        let path = folder.path().join(std::ffi::OsStr::from_bytes(name));
+        std::fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+        std::fs::write(path, "x").expect("written");
+    }
+    let with = json!({"from": "here:", "to": "mem:"});
+    let error = scene.plan("object.sync", with.clone()).await.expect_err("refused");
+    for word in ["3 objects", r"`b\xffd`", r"`b\xfed`", r"`d\xff/deep/x.txt`", "not UTF-8"] {
+        assert!(error.message.contains(word), "{word}: {error}");
+    }
+    assert!(scene.run("object.compare", with).await.expect_err("refused").message.contains("not UTF-8"));
+    let delete = json!({"from": "here:", "everything": true});
+    assert!(scene.plan("object.delete", delete).await.expect_err("refused").message.contains("not UTF-8"));
+    let with = json!({"from": "here:", "to": "mem:", "include": ["*.txt"]});
+    let error = scene.plan("object.sync", with).await.expect_err("a filter by names sees below the folder too");
+    assert!(error.message.contains("1 object cannot"), "{error}");
+    let with = json!({"from": "here:", "to": "mem:", "exclude": ["b*", "d*/"]});
+    assert_eq!(scene.run("object.sync", with).await.expect("copied")["copied"], 1);
+    let with = json!({"from": "mem:", "to": "here:", "delete": true});
+    scene.run("object.sync", with).await.expect("copied");
+    assert_eq!(scene.names("here:").await.len(), 4, "nothing is deleted by a name that leads elsewhere");
 }
 
 /// A bucket as a server lists it that keeps names with slashes at their ends: no server at hand does.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::parts::scene::{Scene, s3_store};
+use crate::parts::scene::{Scene, directory, options, s3_store};
 use crate::parts::{self, NEW, OLD};
 
 async fn scene() -> Option<(Scene, parts::Server, parts::Server)> {
@@ -60,4 +60,37 @@ async fn a_lost_ledger_is_told() {
     std::fs::remove_dir_all(scene.scratch()).expect("removed");
     let error = scene.undo(with).await.expect_err("nobody knows what was created");
     assert!(error.message.contains("is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn undo_removes_the_folders_that_the_step_made_when_they_are_empty() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let root = folder.path().join("new/place");
+    let scene = Scene::new([("mem", options(&[("scheme", "memory")])), ("there", directory(&root))]);
+    for name in ["a", "b/c/d", "e/f", "old/g"] {
+        scene.put("mem:", name, "x").await;
+    }
+    let with = json!({"from": "mem:", "to": "there:"});
+    let step = Scene::step("object.sync", &with);
+    let all = async |spoil: &dyn Fn()| {
+        let _ = std::fs::remove_dir_all(scene.scratch());
+        scene.heard.checkpoints.lock().expect("not poisoned").clear();
+        let ctx = scene.context();
+        let before = step.inspect(&ctx).await.expect("planned");
+        step.run(&ctx, &before).await.expect("copied");
+        spoil();
+        step.undo(&scene.context(), &before).await.expect("undone");
+        step.undo(&scene.context(), &before).await.expect("twice does no harm");
+    };
+    scene.plan("object.sync", with.clone()).await.expect("planned");
+    assert!(!folder.path().join("new").exists(), "a plan makes nothing");
+    all(&|| ()).await;
+    assert!(!folder.path().join("new").exists() && folder.path().exists());
+    // What was there before stays, and so does what somebody else has put something into.
+    std::fs::create_dir_all(root.join("old")).expect("made");
+    all(&|| std::fs::write(root.join("e/theirs"), "x").expect("written")).await;
+    let mut left: Vec<_> = std::fs::read_dir(&root).expect("there").map(|entry| entry.expect("readable").file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["e", "old"]);
+    assert_eq!(scene.names("there:").await, ["e/theirs"]);
 }

@@ -132,6 +132,11 @@ impl ObjectCompare {
                         None
                     }
                     Some(pair) => {
+                        for (store, listed) in [(source, &pair.source), (target, &pair.target)] {
+                            if let Some(listed) = listed.as_ref().filter(|listed| listed.kind == Kind::BadName) {
+                                store.usable(listed)?;
+                            }
+                        }
                         // Folders' own markers say nothing about contents where the other side has real folders.
                         let source_counts = pair.source.as_ref().is_some_and(|listed| match listed.kind {
                             Kind::Marker => is_copied(source, target, listed).unwrap_or(true),

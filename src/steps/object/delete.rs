@@ -92,10 +92,10 @@ with:
         let mut before = DeleteBefore::default();
         let mut listing = place.list(None);
         while let Some(listed) = listing.next().await? {
-            if listed.kind == Kind::Other || !filter.passes(&listed.key) {
+            if listed.kind.is_left_out() || !filter.passes(&listed.key) {
                 continue;
             }
-            place.path(&listed.key)?;
+            place.usable(&listed)?;
             before.objects += 1;
             before.bytes += listed.facts.size;
             if before.first.len() < 5 {
@@ -148,7 +148,8 @@ with:
                     None => is_listed = true,
                     Some(listed) => {
                         let listed = listed?;
-                        if listed.kind != Kind::Other && filter.passes(&listed.key) {
+                        if !listed.kind.is_left_out() && filter.passes(&listed.key) {
+                            place.usable(&listed)?;
                             let place = &place;
                             tasks.push(async move { place.remove(&listed.key).await }.boxed());
                         }

@@ -3,7 +3,7 @@
 //! A line about what is going to be done is on disk (fsync) before it is done; a line about what was done follows. One
 //! fsync serves all lines that wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -32,6 +32,11 @@ pub enum Line {
         key: String,
         /// Its size.
         size: u64,
+    },
+    /// A folder is about to be created for what comes next.
+    Folder {
+        /// Its name, with a slash at its end.
+        key: String,
     },
     /// An object is about to be overwritten.
     Overwrite {
@@ -163,6 +168,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Says what comes with the next intention, and reaches the disk with it.
+    pub fn beside(&self, line: &Line) {
+        self.hand_in(line);
+    }
+
     /// Says what was done. It reaches the disk with the next intention, or with [`Ledger::flush`].
     pub fn done(&self, key: &str, is: Facts) {
         self.hand_in(&Line::Done { key: key.to_owned(), is });
@@ -211,7 +221,7 @@ pub async fn read(scratch: &Path, after: Option<&str>) -> Result<Option<BTreeMap
         // A line that was cut off was never acted upon.
         let Ok(line) = serde_json::from_str::<Line>(&text) else { continue };
         let (key, was, size, is) = match line {
-            Line::Place { .. } => continue,
+            Line::Place { .. } | Line::Folder { .. } => continue,
             Line::Create { key, size } => (key, None, Some(size), None),
             Line::Overwrite { key, was, size } => (key, Some(was), Some(size), None),
             Line::Delete { key, was } => (key, Some(was), None, None),
@@ -232,6 +242,20 @@ pub async fn read(scratch: &Path, after: Option<&str>) -> Result<Option<BTreeMap
         known.sizes.extend(size);
     }
     Ok(Some(touched))
+}
+
+/// The folders that a ledger says were created.
+pub async fn folders(scratch: &Path) -> Result<BTreeSet<String>, StepError> {
+    let path = scratch.join(NAME);
+    let io = |error| failed(&path, "read", error);
+    let mut lines = BufReader::new(File::open(&path).await.map_err(io)?).lines();
+    let mut folders = BTreeSet::new();
+    while let Some(text) = lines.next_line().await.map_err(io)? {
+        if let Ok(Line::Folder { key }) = serde_json::from_str::<Line>(&text) {
+            folders.insert(key);
+        }
+    }
+    Ok(folders)
 }
 
 /// Puts a ledger away whose every line was undone: a later run of the step begins another.

@@ -8,7 +8,6 @@ use super::filter::Filter;
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
 use crate::steps::{Preview, Progress, Step, StepContext};
-use crate::stores::Kind;
 
 /// Outputs stay below 256 KiB; so many bytes of names fit.
 const NAMES: usize = 150 << 10;
@@ -91,7 +90,7 @@ with:
                 listed = listing.next() => listed?,
             };
             let Some(listed) = listed else { break };
-            if listed.kind == Kind::Other || !filter.passes(&listed.key) {
+            if listed.kind.is_left_out() || !filter.passes(&listed.key) {
                 continue;
             }
             output.objects += 1;

@@ -41,6 +41,12 @@ pub struct SyncBefore {
     /// How many they are.
     #[serde(default)]
     pub left_out_count: u64,
+    /// How many of them are symbolic links.
+    #[serde(default)]
+    pub links: u64,
+    /// How many folders on the way to the target, itself among them, are not there.
+    #[serde(default)]
+    pub folders: usize,
     /// Whether overwritten objects can be restored, as far as the kind of store tells.
     #[serde(default)]
     pub can_restore: bool,
@@ -49,8 +55,8 @@ pub struct SyncBefore {
 /// Whether an entry is copied at all, and if not, why its name or kind forbids it.
 pub fn is_copied(source: &Store, target: &Store, listed: &crate::stores::Listed) -> Result<bool, StepError> {
     match listed.kind {
-        Kind::Other => Ok(false),
-        Kind::Object => source.path(&listed.key).and_then(|_| target.path(&listed.key)).map(|_| true),
+        Kind::Link | Kind::Other => Ok(false),
+        Kind::Object | Kind::BadName => source.usable(listed).and_then(|_| target.path(&listed.key)).map(|_| true),
         Kind::Marker if listed.md5.as_deref().is_some_and(|md5| md5 != EMPTY) => {
             Err(StepError::permanent(format!("`{}` in `{}` holds bytes, and its name ends with `/`", listed.key, source.label()))
                 .help("rename the object, or leave it out with `exclude`"))
@@ -74,8 +80,9 @@ pub async fn look(source: &Store, target: &Store, filter: &Filter, rule: Rule) -
         match is_copied(source, target, listed) {
             Ok(true) => {}
             Ok(false) => {
-                if listed.kind == Kind::Other {
+                if listed.kind.is_left_out() {
                     before.left_out_count += 1;
+                    before.links += u64::from(listed.kind == Kind::Link);
                     if before.left_out.len() < 5 {
                         before.left_out.push(pair.key);
                     }
@@ -148,11 +155,14 @@ pub fn preview(before: &SyncBefore, is_delete: bool, allow_empty: bool, from: &s
         ));
     }
     if before.left_out_count > 0 {
-        warnings.push(format!(
-            "leaves out {} that are neither files nor folders: {}",
-            before.left_out_count,
-            some(&before.left_out, before.left_out_count)
-        ));
+        let (all, links) = (before.left_out_count, before.links);
+        let what = match links {
+            1 if all == 1 => "a symbolic link".to_owned(),
+            _ if links == all => format!("{all} symbolic links"),
+            0 => format!("{all} that are neither files nor folders"),
+            _ => format!("{all} that are neither files nor folders, symbolic links among them"),
+        };
+        warnings.push(format!("leaves out {what}: {}", some(&before.left_out, all)));
     }
     let undo = if lost == 0 {
         "deletes what it created".to_owned()

@@ -22,8 +22,8 @@ use crate::units::Rate;
 /// before anything is copied. A source without any object is a failure unless `allow_empty: true`;
 /// a folder that does not exist always is.
 ///
-/// After an interruption the step goes on behind its last checkpoint. Undo deletes what the step created and nothing
-/// else: not what someone else has changed since. What was overwritten or deleted is restored where the store keeps
+/// After an interruption the step goes on behind its last checkpoint. Undo deletes what the step created (in a
+/// directory, its folders too, once they are empty) and nothing else: not what someone else has changed since. What was overwritten or deleted is restored where the store keeps
 /// versions, else named in a warning.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -135,7 +135,8 @@ with:
         source.must_exist().await?;
         target.must_be_no_file().await?;
         let filter = self.filter()?;
-        let before = plan::look(&source, &target, &filter, self.compare).await?;
+        let mut before = plan::look(&source, &target, &filter, self.compare).await?;
+        before.folders = target.missing_on_the_way().await;
         if let Some(most) = self.max_delete.filter(|most| self.delete && before.extra > *most) {
             return Err(work::too_many_to_delete(before.extra, most, target.label()));
         }
@@ -159,10 +160,10 @@ with:
         result
     }
 
-    async fn undo(&self, ctx: &StepContext, _: &SyncBefore) -> Result<(), StepError> {
+    async fn undo(&self, ctx: &StepContext, before: &SyncBefore) -> Result<(), StepError> {
         let target = ctx.stores.open(&self.to, &ctx.base)?;
-        super::undo::undo(ctx, &target).await?;
+        // First: a folder with a file in it that is not whole is not empty.
         target.clear_unfinished(&ctx.idempotence_key()).await;
-        Ok(())
+        super::undo::undo(ctx, &target, before.folders).await
     }
 }

@@ -166,7 +166,12 @@ impl Transfer {
     /// Writes down what is about to be done.
     async fn note(&self, key: &str, size: u64, there: Option<&Listed>) -> Result<(), StepError> {
         let line = match there {
-            None => Line::Create { key: key.to_owned(), size },
+            None => {
+                for key in self.target.missing_for(key).await {
+                    self.ledger.beside(&Line::Folder { key });
+                }
+                Line::Create { key: key.to_owned(), size }
+            }
             Some(listed) => {
                 // A listing does not tell versions; undo needs it.
                 let seen = if self.target.abilities().versions { self.target.stat(key).await? } else { None };

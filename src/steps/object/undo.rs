@@ -1,5 +1,7 @@
 //! Undo of a sync: what its ledger says it created goes away, what it replaced comes back where the store kept it.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt as _, TryStreamExt as _};
 use opendal::options::RestoreOptions;
 
@@ -21,11 +23,14 @@ enum Back {
     Lost(String),
 }
 
-/// Puts the target back. Doing it twice does no harm.
-pub async fn undo(ctx: &StepContext, target: &Store) -> Result<(), StepError> {
+/// Puts the target back. `on_the_way` is how many of the folders to it were not there. Doing it twice does no harm.
+pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Result<(), StepError> {
     let Some(touched) = ledger::read(&ctx.scratch, None).await? else {
-        if ctx.attempt.checkpoint.is_none() || ledger::is_put_away(&ctx.scratch) {
+        if ledger::is_put_away(&ctx.scratch) {
             return Ok(());
+        }
+        if ctx.attempt.checkpoint.is_none() {
+            return target.remove_empty(&BTreeSet::new(), on_the_way).await;
         }
         return Err(StepError::needs_person(format!("the list of what was created in `{}` is gone", target.label())).help(
             format!("it was in `{}`: bring that folder back, or delete by hand what the step created", ctx.scratch.display()),
@@ -61,6 +66,7 @@ pub async fn undo(ctx: &StepContext, target: &Store) -> Result<(), StepError> {
             }
         }
     }
+    target.remove_empty(&ledger::folders(&ctx.scratch).await?, on_the_way).await?;
     ledger::put_away(&ctx.scratch).await
 }
 

@@ -309,17 +309,18 @@ impl<'a> Work<'a> {
     fn copy(&mut self, pair: Pair) -> Option<Task<'a>> {
         let Pair { key, source, target } = pair;
         let Some(listed) = source else {
-            let is_extra = target.is_some_and(|target| target.kind != Kind::Other);
+            let is_extra = target.is_some_and(|target| target.kind.is_object());
             self.window.push(key, Some(if is_extra { Done::Extra } else { Done::Nothing }));
             return None;
         };
         match is_copied(&self.transfer.source, &self.transfer.target, &listed) {
             Ok(true) => {}
             Ok(false) => {
-                let is_left_out = listed.kind == Kind::Other;
+                let is_left_out = listed.kind.is_left_out();
                 if is_left_out {
                     self.window.token.done.warnings += 1;
-                    self.ctx.warn(format!("`{key}` is neither a file nor a folder and is left out"));
+                    let what = if listed.kind == Kind::Link { "a symbolic link" } else { "neither a file nor a folder" };
+                    self.ctx.warn(format!("`{key}` is {what} and is left out"));
                 }
                 self.window.push(key, Some(if is_left_out { Done::LeftOut } else { Done::Nothing }));
                 return None;
@@ -369,7 +370,7 @@ impl<'a> Work<'a> {
 
     fn deletion(&mut self, pair: Pair) -> Option<Task<'a>> {
         let Pair { key, source, target } = pair;
-        let Some(there) = target.filter(|there| source.is_none() && there.kind != Kind::Other) else {
+        let Some(there) = target.filter(|there| source.is_none() && there.kind.is_object()) else {
             self.window.push(key, Some(Done::Nothing));
             return None;
         };
