@@ -92,6 +92,11 @@ pub trait Host: Send + Sync + std::fmt::Debug {
         mode: Option<u32>,
         owner: Option<(u32, u32)>,
     ) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Removes what a runner that died left half-written beside a file. A host whose files cannot be left so does nothing.
+    fn clear_unfinished<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
+        let _ = path;
+        Box::pin(async { Ok(()) })
+    }
     /// Removes a file; none there is no error.
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>>;
 }

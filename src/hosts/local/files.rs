@@ -125,6 +125,26 @@ fn create(folder: &Path, path: &Path) -> io::Result<(File, Temporary)> {
     unreachable!("the loop above ends at 1000")
 }
 
+/// Removes the half-written files beside this one whose writers are dead. A living process may be writing its own.
+pub(super) fn clear_unfinished(path: &Path) -> Result<(), StepError> {
+    let Some(path) = resolve(path)?.or_else(|| Some(path.to_owned())) else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let prefix = format!(".{}.ferry-", shortened(&name));
+    // Where there is no folder, nothing was left in it.
+    let Ok(entries) = fs::read_dir(folder_of(&path)) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let writer = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse().ok());
+        if let Some(writer) = writer.and_then(rustix::process::Pid::from_raw)
+            && rustix::process::test_kill_process(writer) == Err(rustix::io::Errno::SRCH)
+        {
+            let gone = fs::remove_file(entry.path());
+            gone.map_err(|error| failed(format!("cannot remove the unfinished `{}`", entry.path().display()), error))?;
+        }
+    }
+    Ok(())
+}
+
 /// File names end at 255 bytes, and ours are longer than the user's.
 fn shortened(name: &str) -> &str {
     let end = (0..=name.len().min(200)).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
@@ -151,6 +171,21 @@ fn failed(doing: String, error: io::Error) -> StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_dead_writer_left_is_cleared_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut child = std::process::Command::new("true").spawn().expect("it starts");
+        child.wait().expect("it ends");
+        let dead = folder.path().join(format!(".file.ferry-{}-0", child.id()));
+        let living = folder.path().join(format!(".file.ferry-{}-7", std::process::id()));
+        let other = folder.path().join(format!(".files.ferry-{}-0", child.id()));
+        for path in [&dead, &living, &other] {
+            fs::write(path, "half").expect("written");
+        }
+        clear_unfinished(&folder.path().join("file")).expect("cleared");
+        assert!(!dead.exists() && living.exists() && other.exists());
+    }
 
     #[test]
     fn a_file_keeps_its_mode_and_is_reached_through_a_link() {

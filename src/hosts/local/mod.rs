@@ -84,6 +84,11 @@ impl Host for LocalHost {
         blocking(move || files::write(&path, &content, mode, owner)).boxed()
     }
 
+    fn clear_unfinished<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
+        let path = path.to_owned();
+        blocking(move || files::clear_unfinished(&path)).boxed()
+    }
+
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
         let path = path.to_owned();
         blocking(move || files::remove(&path)).boxed()

@@ -292,6 +292,7 @@ with:
 
     async fn run(&self, ctx: &StepContext, before: &Before) -> Result<Written, StepError> {
         let (host, path) = self.place(ctx)?;
+        host.clear_unfinished(&path).await?;
         let found = look(&host, &path).await?;
         let wanted = self.wanted(ctx, &host, found.as_ref()).await?;
         let bytes = wanted.content.expose_secret().len() as u64;
@@ -321,6 +322,7 @@ with:
 
     async fn undo(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
         let (host, path) = self.place(ctx)?;
+        host.clear_unfinished(&path).await?;
         let found = look(&host, &path).await?;
         let before = &before.former;
         let former = self.former(ctx, before).await?;
