@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::ending::{self, Asked};
 use super::{Context, Exit, Fault, block_on, by};
 use crate::engine::RunStatus;
-use crate::executor::{Executor, ExecutorError, NewRun, Observer, Settings, fold};
+use crate::executor::{Executor, ExecutorError, NewRun, Observer, Settings, fold_run};
 use crate::journal::{Journal, JournalError, Request};
 use crate::report::jsonl::JsonLines;
 use crate::report::live::{Answer, Answers, Live};
@@ -79,11 +79,11 @@ impl<'a> Drive<'a> {
 
     async fn tell(&self, executor: &Executor, run: &str, asked: Asked, took: Duration) -> Result<Exit, Fault> {
         let out = self.context.out;
-        let engine = fold(&self.journal.records(run)?);
+        let (engine, started_at) = fold_run(&self.journal, run)?;
         let exit = ending::exit_of(&engine, asked);
         let outputs = match engine.status() {
             // The run has succeeded whatever becomes of telling it: what cannot be told is said beside.
-            RunStatus::Succeeded => executor.outputs(run).await.unwrap_or_else(|error| {
+            RunStatus::Succeeded => executor.outputs(&engine, started_at).await.unwrap_or_else(|error| {
                 out.note(&format!("the outputs cannot be told: {error}"));
                 Value::Null
             }),

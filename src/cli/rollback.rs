@@ -8,7 +8,7 @@ use super::ending::{self, Asked};
 use super::project::read_run;
 use super::{Context, Exit, Fault, block_on, by};
 use crate::engine::{Engine, Node, UndoDef};
-use crate::executor::fold;
+use crate::executor::fold_run;
 use crate::journal::{Journal, Request};
 use crate::report::telling::counted;
 
@@ -63,7 +63,7 @@ impl Rollback {
             journal.put(run, &Request::Rollback { by: by(), past_pivot: self.past_pivot }).await?;
             until_free(journal, run).await
         })??;
-        let engine = fold(&journal.records(run)?);
+        let (engine, _) = fold_run(&journal, run)?;
         let exit = ending::exit_of(&engine, Asked::Rollback);
         if context.out.json {
             context.out.json_line(&ending::document(&engine, exit, &Value::Null))?;

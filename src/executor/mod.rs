@@ -39,7 +39,7 @@ pub use error::ExecutorError;
 pub use logs::{LogFile, LogLine, log_files};
 pub use plan::plan;
 pub use planned::{Half, Plan, PlanState, Planned};
-pub use start::fold;
+pub use start::{fold, fold_run};
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Engine, OnFailure, StepPath};

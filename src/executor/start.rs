@@ -25,6 +25,19 @@ pub fn fold(records: &[Record]) -> Engine {
     engine
 }
 
+/// The state of a run as its journal tells it, and when it began. No more than one event lies in memory.
+pub fn fold_run(journal: &Journal, run: &str) -> Result<(Engine, Timestamp), JournalError> {
+    let mut engine = Engine::new();
+    let mut started_at = Timestamp::default();
+    journal.each(run, 0, |record| {
+        if record.seq == 1 {
+            started_at = record.at;
+        }
+        drop(engine.on(&record.event));
+    })?;
+    Ok((engine, started_at))
+}
+
 /// A run that was taken: nobody else can write to it.
 pub(super) struct Taken {
     pub(super) lease: Lease,
@@ -36,8 +49,7 @@ pub(super) struct Taken {
 impl Executor {
     /// Starts a run and carries it on until nothing is left to do in this session.
     pub async fn start(&self, new: NewRun) -> Result<RunStatus, ExecutorError> {
-        let pipeline = &new.loaded.pipeline;
-        let inputs = pipeline.inputs(&new.inputs)?;
+        let inputs = new.loaded.pipeline.inputs(&new.inputs)?;
         let document = Document::new(&new.path, &new.loaded, inputs);
         knows(&new.loaded, new.until.as_deref())?;
         if new.preflight {
@@ -47,7 +59,7 @@ impl Executor {
             }
         }
         let session = Arc::new(Session::of_run(self, &new.id, self.clock.now(), &document));
-        let definition = pipeline.definition();
+        let definition = new.loaded.pipeline.definition();
         let on_failure = new.on_failure.unwrap_or(definition.on_failure);
         self.enter(&session, &Engine::new(), &new.loaded, &document).await?;
         let lease = self.journal.acquire(&new.id, &self.by).await?;
@@ -59,6 +71,8 @@ impl Executor {
             until: new.until,
             by: self.by.clone(),
         };
+        // The session holds what it needs of the file.
+        drop(new.loaded);
         Loop::new(self, session, Engine::new(), lease).begin(created).await
     }
 
@@ -136,7 +150,7 @@ impl Executor {
     /// Answers an approval. The answer is bound to what was asked; a run that is not at work takes it when it is
     /// resumed.
     pub async fn approve(&self, run: &str, step: &str, approved: bool, comment: Option<String>) -> Result<(), ExecutorError> {
-        let engine = fold(&self.journal.records(run)?);
+        let (engine, _) = fold_run(&self.journal, run)?;
         let no = |message: String| ExecutorError::NoQuestion { message };
         let path = StepPath::from(step);
         let node = engine.step(&path).ok_or_else(|| no(format!("run `{run}` has no step `{step}`")))?;
@@ -154,15 +168,16 @@ impl Executor {
     }
 
     /// The `outputs` of a run that has succeeded; null of any other.
-    pub async fn outputs(&self, run: &str) -> Result<serde_json::Value, ExecutorError> {
-        let (engine, document, started_at) = read(&self.journal, run).await?;
+    pub async fn outputs(&self, engine: &Engine, started_at: Timestamp) -> Result<serde_json::Value, ExecutorError> {
         if engine.outcome() != RunStatus::Succeeded {
             return Ok(serde_json::Value::Null);
         }
+        let run = engine.run();
+        let document = Document::of(run, engine.document())?;
         let loaded = document.load(self.registry.catalogue())?;
         let session = Arc::new(Session::looking(self, run, started_at, &document));
-        let top = self.enter(&session, &engine, &loaded, &document).await?;
-        let outputs = View { session: &session, engine: &engine }.outputs(&top);
+        let top = self.enter(&session, engine, &loaded, &document).await?;
+        let outputs = View { session: &session, engine }.outputs(&top);
         outputs.map_err(|error| render_failure("the outputs of the run", &error).into())
     }
 
@@ -271,11 +286,7 @@ async fn enter_module(session: &Session, node: &Node) -> Result<(), String> {
 /// Folds a run, off the async threads: it may be long.
 pub(super) async fn read(journal: &Journal, run: &str) -> Result<(Engine, Document, Timestamp), ExecutorError> {
     let (reader, id) = (journal.clone(), run.to_owned());
-    let folded = tokio::task::spawn_blocking(move || -> Result<_, JournalError> {
-        let records = reader.records(&id)?;
-        let started_at = records.first().map(|record| record.at).unwrap_or_default();
-        Ok((fold(&records), started_at))
-    });
+    let folded = tokio::task::spawn_blocking(move || fold_run(&reader, &id));
     let fault = |what: String| ExecutorError::Fault { run: run.to_owned(), what };
     let (engine, started_at) = folded.await.map_err(|error| fault(format!("folding it found a bug: {error}")))??;
     if let Some(what) = engine.fault_found() {

@@ -108,6 +108,14 @@ impl Journal {
 
     /// The events of a run behind this number.
     pub fn records_after(&self, run: &str, after: u64) -> Result<Vec<Record>, JournalError> {
+        let mut records = Vec::new();
+        self.each(run, after, |record| records.push(record))?;
+        Ok(records)
+    }
+
+    /// Hands over the events of a run behind this number one by one: a long run need not lie in memory whole. Nothing
+    /// else is read from this journal meanwhile.
+    pub fn each(&self, run: &str, after: u64, mut take: impl FnMut(Record)) -> Result<(), JournalError> {
         let path = self.path();
         let of = |error: rusqlite::Error| JournalError::of_reading(&path, &error);
         let damaged = |seq: u64, what: String| JournalError::Damaged {
@@ -124,7 +132,6 @@ impl Journal {
             .prepare_cached("SELECT seq, at, sum, json FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq")
             .map_err(of)?;
         let mut rows = statement.query((key, i64::try_from(after).unwrap_or(i64::MAX))).map_err(of)?;
-        let mut records = Vec::new();
         let mut expected = after;
         while let Some(row) = rows.next().map_err(of)? {
             expected += 1;
@@ -138,8 +145,8 @@ impl Journal {
                 return Err(damaged(seq, "does not have its check sum".to_owned()));
             }
             let event = serde_json::from_str(json).map_err(|error| damaged(seq, format!("cannot be read: {error}")))?;
-            records.push(Record { seq, at: time(row.get(1).map_err(of)?), event });
+            take(Record { seq, at: time(row.get(1).map_err(of)?), event });
         }
-        Ok(records)
+        Ok(())
     }
 }

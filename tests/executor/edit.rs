@@ -46,7 +46,7 @@ async fn a_step_that_has_not_succeeded_takes_the_new_text() {
     assert_eq!(lab.count("run a"), 1);
     assert_eq!(lab.engine(&run).step(&"b".into()).expect("there").output, Some(json!("one two")));
     // A later look at the run reads the new text.
-    assert_eq!(lab.executor.outputs(&run).await.expect("readable"), json!({}));
+    assert_eq!(lab.outputs(&run).await.expect("readable"), json!({}));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ outputs: { all: '{{ steps.b.outputs.got }}' }
     assert_eq!(engine.step(&"b".into()).expect("there").output, Some(json!({ "got": [1, 2], "text": "n is 7" })));
     let summary = lab.executor.journal.run(&run).expect("there");
     assert_eq!((summary.status, summary.live, summary.by.as_str()), (RunStatus::Succeeded, false, "anna@desk"));
-    assert_eq!(lab.executor.outputs(&run).await.expect("over"), json!({ "all": [1, 2] }));
+    assert_eq!(lab.outputs(&run).await.expect("over"), json!({ "all": [1, 2] }));
 }
 
 #[tokio::test]

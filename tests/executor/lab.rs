@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ferry::catalogue::{Background, Interrupted, Traits, Undo};
 use ferry::engine::{Engine, Event, RunStatus};
 use ferry::error::StepError;
-use ferry::executor::{Executor, ExecutorError, NewRun, Observer, Resume, Settings, fold};
+use ferry::executor::{Executor, ExecutorError, NewRun, Observer, Resume, Settings, fold_run};
 use ferry::journal::{Journal, Record};
 use ferry::pipeline::{self, Files, Loaded};
 use ferry::secret::Text;
@@ -265,7 +265,12 @@ impl Lab {
     }
 
     pub fn engine(&self, run: &str) -> Engine {
-        fold(&self.records(run))
+        fold_run(&self.executor.journal, run).expect("whole").0
+    }
+
+    pub async fn outputs(&self, run: &str) -> Result<Value, ExecutorError> {
+        let (engine, started_at) = fold_run(&self.executor.journal, run)?;
+        self.executor.outputs(&engine, started_at).await
     }
 
     /// What steps did, in order.
