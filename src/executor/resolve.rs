@@ -117,7 +117,7 @@ impl Resolver<'_> {
             Value::String(text) => {
                 let Ok(template) = Template::parse(text) else { return };
                 for name in template.names() {
-                    let name = name.path.join(".");
+                    let name = name.text();
                     if let Ok(value) = render(&Value::from(format!("{{{{ {name} }}}}")), self.scope, self.vault) {
                         values.insert(name, short(&value));
                     }

@@ -105,6 +105,25 @@ steps:
 }
 
 #[tokio::test]
+async fn an_operand_with_an_odd_key_is_journaled_as_it_is_written() {
+    let lab = Lab::new();
+    let (run, _) = lab
+        .run(
+            "
+inputs: { sizes: { type: map, default: { 'a key': 3, 'b.c': { d: 4 } } } }
+steps:
+  - { id: a, uses: test.act, if: '{{ gt inputs.sizes.[a key] inputs.sizes.[b.c].d }}' }
+",
+        )
+        .await;
+    let values = lab.records(&run).into_iter().find_map(|record| match record.event {
+        Event::Resolved { operands, .. } => Some(operands["if"]["values"].clone()),
+        _ => None,
+    });
+    assert_eq!(values, Some(json!({ "inputs.sizes.[a key]": 3, "inputs.sizes.[b.c].d": 4 })));
+}
+
+#[tokio::test]
 async fn instances_leave_a_map_by_key() {
     let lab = Lab::new();
     let (run, status) = lab

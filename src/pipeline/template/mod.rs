@@ -72,6 +72,15 @@ pub struct NameRef {
     pub is_optional: bool,
 }
 
+impl NameRef {
+    /// The name as a template writes it: `steps.copy.outputs.[a key]`.
+    pub fn text(&self) -> String {
+        let is_plain = |part: &str| !part.is_empty() && part.chars().all(lex::is_symbol);
+        let parts = self.path.iter().map(|part| if is_plain(part) { part.clone() } else { format!("[{part}]") });
+        parts.collect::<Vec<_>>().join(".")
+    }
+}
+
 /// The names that a template may use.
 pub struct Scope<'a> {
     /// The run's inputs, or those of the pipeline used as a step.
