@@ -215,7 +215,7 @@ impl Graph {
 pub(crate) fn background(pipeline: &mut Pipeline, graphs: &[Graph; 2], problems: &mut Vec<Problem>) {
     let file = std::sync::Arc::clone(&pipeline.file);
     for (list, graph) in [(&mut pipeline.steps, &graphs[0]), (&mut pipeline.finally, &graphs[1])] {
-        let positions: HashMap<String, usize> = list.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
+        let positions: HashMap<String, usize> = list.iter().enumerate().rev().map(|(at, step)| (step.id.clone(), at)).collect();
         for at in 0..list.len() {
             let step = &list[at];
             if step.background.is_none() && !step.background_true {
@@ -291,6 +291,11 @@ pub(crate) struct Exposed {
 fn pivots(steps: &[StepSpec]) -> Vec<usize> {
     let is_pivot = |step: &StepSpec| step.pivot || step.module.as_ref().is_some_and(|module| module.has_pivot);
     steps.iter().enumerate().filter(|(_, step)| is_pivot(step)).map(|(at, _)| at).collect()
+}
+
+/// Whether every id says which step is meant.
+pub(crate) fn ids_are_unique(pipeline: &Pipeline) -> bool {
+    ids(pipeline).len() == pipeline.steps.iter().chain(&pipeline.finally).filter(|step| !step.id.is_empty()).count()
 }
 
 /// The step of a pipeline after whose start a run no longer rolls back by itself.

@@ -168,7 +168,12 @@ impl Loader<'_> {
             inside.iter().map(|one| (**one).clone()).collect()
         };
         pipeline.has_pivot = graph::pivot_of(&pipeline).is_some();
-        let exposed = graph::pivot(&pipeline, &graphs[0], &exposed_in, &mut self.problems);
+        // While two steps share an id, nobody can say which of them stands behind the pivot.
+        let exposed = if graph::ids_are_unique(&pipeline) {
+            graph::pivot(&pipeline, &graphs[0], &exposed_in, &mut self.problems)
+        } else {
+            Vec::new()
+        };
         if is_used {
             self.not_used_here(&pipeline);
         }

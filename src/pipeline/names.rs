@@ -54,7 +54,8 @@ pub(crate) type Mention = (String, Span);
 pub(crate) fn ids(pipeline: &Pipeline) -> Ids<'_> {
     let main = pipeline.steps.iter().enumerate().map(|(at, step)| (step.id.as_str(), (at, false)));
     let finally = pipeline.finally.iter().enumerate().map(|(at, step)| (step.id.as_str(), (at, true)));
-    finally.chain(main).filter(|(id, _)| !id.is_empty()).collect()
+    // Of two with one id the first is meant.
+    finally.rev().chain(main.rev()).filter(|(id, _)| !id.is_empty()).collect()
 }
 
 /// Checks every template of a pipeline. Gives the mentions of each step of `steps`, then of `finally`.

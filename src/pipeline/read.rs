@@ -45,7 +45,7 @@ impl Reader<'_> {
         let root = Arc::new(root);
         let get = |key: &str| root.get(key).filter(|node| !is_null(node));
         let stem = Path::new(&self.file.name).file_stem().map_or_else(|| "pipeline".into(), |stem| stem.to_string_lossy());
-        let mut pipeline = Pipeline {
+        let pipeline = Pipeline {
             name: get("name").and_then(|node| self.plain_text(node, "name")).unwrap_or_else(|| stem.into_owned()),
             description: get("description").and_then(|node| self.plain_text(node, "description")),
             env: get("env").map(|node| self.texts(node, "env")).unwrap_or_default().into_iter().map(|(name, _)| name).collect(),
@@ -75,7 +75,7 @@ impl Reader<'_> {
                     .help("a pipeline has at least one step: a run that does nothing would report a success that means nothing"),
             );
         }
-        self.unique_ids(&mut pipeline);
+        self.unique_ids(&pipeline);
         Some(pipeline)
     }
 
@@ -448,27 +448,21 @@ impl Reader<'_> {
         }
     }
 
-    fn unique_ids(&mut self, pipeline: &mut Pipeline) {
-        let mut seen: HashMap<String, Span> = HashMap::new();
-        for list in [&mut pipeline.steps, &mut pipeline.finally] {
-            list.retain(|step| {
-                let span = step.span_of("id");
-                match seen.get(&step.id) {
-                    Some(first) if !step.id.is_empty() => {
-                        self.problems.push(
-                            Problem::new(Code::DuplicateId, self.file, span, format!("two steps have the id `{}`", step.id))
-                                .label("again here")
-                                .and(self.file, *first, "first here")
-                                .help("give one of them another id: outputs, `needs` and the journal name steps by it"),
-                        );
-                        false
-                    }
-                    _ => {
-                        seen.insert(step.id.clone(), span);
-                        true
-                    }
-                }
-            });
+    /// Both stay: what is wrong inside the second is to be told too. Whoever names the id is taken to mean the first.
+    fn unique_ids(&mut self, pipeline: &Pipeline) {
+        let mut seen: HashMap<&str, Span> = HashMap::new();
+        for step in pipeline.steps.iter().chain(&pipeline.finally).filter(|step| !step.id.is_empty()) {
+            let span = step.span_of("id");
+            if let Some(first) = seen.get(step.id.as_str()) {
+                self.problems.push(
+                    Problem::new(Code::DuplicateId, self.file, span, format!("two steps have the id `{}`", step.id))
+                        .label("again here")
+                        .and(self.file, *first, "first here")
+                        .help("give one of them another id: outputs, `needs` and the journal name steps by it"),
+                );
+            } else {
+                seen.insert(&step.id, span);
+            }
         }
     }
 }

@@ -80,6 +80,17 @@ steps:
   - { uses: command, with: { run: x } }
   - { id: d }
 ";
+    both_steps_of_one_id_are_checked: "
+steps:
+  - { id: a, uses: comand, with: { run: x } }
+  - { id: b, uses: command, needs: [a], with: { run: x } }
+  - id: a
+    uses: command
+    needs: [b, nobody]
+    with: { rum: x, run: '{{ inputs.gone }}' }
+finally:
+  - { id: a, uses: command, with: { run: x, env: 5 } }
+";
     a_cycle_is_shown_whole: "
 steps:
   - { id: a, uses: command, needs: [d], with: { run: x } }
