@@ -97,6 +97,17 @@ impl FromStr for Rate {
     }
 }
 
+impl Rate {
+    /// How a text that is no rate would be written if it is one in another spelling: `5MBps`, `5MB/sec`, `5MB`. Bits
+    /// (`5Mbps`, `5Mbit/s`) are not guessed at: whoever means them has to divide.
+    pub fn meant(text: &str) -> Option<String> {
+        let size = ["ps", "/sec", "/second", " per second", ""].iter().find_map(|end| text.trim().strip_suffix(end))?;
+        let written = format!("{}/s", size.trim());
+        let is_bits = size.ends_with('b') && size.len() < text.trim().len();
+        (!is_bits && written.parse::<Self>().is_ok()).then_some(written)
+    }
+}
+
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/s", ByteSize(self.0))

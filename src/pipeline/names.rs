@@ -21,6 +21,9 @@ pub(crate) const MOST_HINTED: usize = 50;
 /// In a longer text a place is not looked for: with many templates in it that would cost the square of its length.
 const LONGEST_SEARCHED: usize = 20_000;
 
+/// What a lock is called is written down for every run to read.
+const LOCK: &str = "in `lock`";
+
 /// What may be mentioned at a place.
 #[derive(Debug, Clone, Copy, Default)]
 struct Here {
@@ -96,7 +99,7 @@ impl Names<'_> {
         for (key, here) in [
             ("for_each", Here { what: "in `for_each`", ..base }),
             ("if", Here { each, ..base }),
-            ("lock", Here { each, secrets: false, ..base }),
+            ("lock", Here { what: LOCK, each, secrets: false, ..base }),
             ("on", Here { each, ..base }),
             ("with", Here { each, ..base }),
         ] {
@@ -264,6 +267,13 @@ impl Names<'_> {
                 format!("`{root}` has no value {}", here.what),
                 "not known yet",
                 Some("only `inputs`, `env` and `pipeline.name` are known here".to_owned()),
+            ),
+            "secrets" if here.what == LOCK => self.report(
+                Code::PublicSecret,
+                span,
+                format!("`{}` stands in `lock`", path.join(".")),
+                "a secret cannot be a lock's name",
+                Some("the name of a lock is kept in the journal, where every run reads it: use an input".to_owned()),
             ),
             other => {
                 let known = ["inputs", "secrets", "steps", "each", "hosts", "run", "pipeline", "env"];

@@ -137,13 +137,22 @@ impl Reader<'_> {
             );
         } else {
             self.wrong_type(node, what, "a boolean");
+            self.or_help("write `true` or `false`");
         }
         None
+    }
+
+    /// Adds a help to the last problem where it has none.
+    fn or_help(&mut self, help: &str) {
+        if let Some(last) = self.problems.last_mut() {
+            last.help.get_or_insert_with(|| help.to_owned());
+        }
     }
 
     pub fn count(&mut self, node: &Node, what: &str) -> Option<u32> {
         let Data::Scalar(Value::Number(number)) = &node.data else {
             self.wrong_type(node, what, "an integer");
+            self.or_help("write a whole number from 1 on");
             return None;
         };
         let count = number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);

@@ -91,6 +91,15 @@ steps:
 finally:
   - { id: a, uses: command, with: { run: x, env: 5 } }
 ";
+    numbers_rates_and_locks_get_a_help: "
+secrets: { key: { env: X } }
+max_parallel: many
+defaults: { retry: { attempts: three } }
+steps:
+  - { id: a, uses: object.sync, with: { from: /a, to: /b, bandwidth: 5MBps } }
+  - { id: b, uses: object.sync, with: { from: /a, to: /b, bandwidth: 5Mbps } }
+  - { id: c, uses: command, lock: 'l-{{ secrets.key }}', with: { run: x } }
+";
     a_cycle_is_shown_whole: "
 steps:
   - { id: a, uses: command, needs: [d], with: { run: x } }

@@ -151,7 +151,10 @@ impl Subject<'_> {
                     "place" => self.place(text),
                     "host" => self.host(text),
                     "bytes" => text.parse::<ByteSize>().err().map(|error| (Code::WrongValue, error.to_string(), None)),
-                    "rate" => text.parse::<Rate>().err().map(|error| (Code::WrongValue, error.to_string(), None)),
+                    "rate" => text.parse::<Rate>().err().map(|error| {
+                        let help = Rate::meant(text).map(|meant| format!("did you mean `{meant}`?"));
+                        (Code::WrongValue, error.to_string(), help)
+                    }),
                     "duration" => text.parse::<Time>().err().map(|error| (Code::WrongValue, error.to_string(), None)),
                     _ => None,
                 }
