@@ -10,7 +10,7 @@ use super::document::{Data, Node};
 use super::inputs::is_templated;
 use super::model::{Pipeline, StepSpec};
 use super::nearest::suggest;
-use super::outputs::{self, Known};
+use super::outputs::{self, Known, Shape};
 use super::problem::Problem;
 use super::source::{SourceFile, Span};
 use super::template::{NameRef, Template};
@@ -193,9 +193,16 @@ impl Names<'_> {
                 Err(base + problem.offset)
             }
             Ok(template) => {
+                let known = self.problems.len();
                 for name in template.names() {
                     let span = locate(file, node.span, text, base + name.offset, name.len);
                     self.name(&name, span, here, step, found);
+                }
+                // A name that is wrong stands for nothing.
+                let in_text = if self.problems.len() == known { template.names_in_text() } else { Vec::new() };
+                for name in in_text {
+                    let span = locate(file, node.span, text, base + name.offset, name.len);
+                    self.in_text(&name, span);
                 }
                 Ok(())
             }
@@ -261,19 +268,19 @@ impl Names<'_> {
                     Some(help.to_owned()),
                 );
             }
-            "secrets" | "hosts" | "steps" | "run" => self.report(
-                Code::NotAvailable,
-                span,
-                format!("`{root}` has no value {}", here.what),
-                "not known yet",
-                Some("only `inputs`, `env` and `pipeline.name` are known here".to_owned()),
-            ),
             "secrets" if here.what == LOCK => self.report(
                 Code::PublicSecret,
                 span,
                 format!("`{}` stands in `lock`", path.join(".")),
                 "a secret cannot be a lock's name",
                 Some("the name of a lock is kept in the journal, where every run reads it: use an input".to_owned()),
+            ),
+            "secrets" | "hosts" | "steps" | "run" => self.report(
+                Code::NotAvailable,
+                span,
+                format!("`{root}` has no value {}", here.what),
+                "not known yet",
+                Some("only `inputs`, `env` and `pipeline.name` are known here".to_owned()),
             ),
             other => {
                 let known = ["inputs", "secrets", "steps", "each", "hosts", "run", "pipeline", "env"];
@@ -430,6 +437,20 @@ impl Names<'_> {
             &format!("`{}` does not leave this", target.uses),
             help,
         );
+    }
+
+    /// A mapping or a list has no one way to stand inside a text.
+    fn in_text(&mut self, name: &NameRef, span: Span) {
+        let step = name.path.get(1).and_then(|id| self.ids.get(id.as_str()));
+        let list = |is_finally| if is_finally { &self.pipeline.finally } else { &self.pipeline.steps };
+        let step = step.map(|&(at, is_finally)| &list(is_finally)[at]);
+        let Some(shape) = outputs::shape(self.pipeline, step, &name.path) else { return };
+        let (name, what) = (name.text(), shape.name());
+        let help = match shape {
+            Shape::Mapping => format!("name one of its values, or write `{{{{ json {name} }}}}` for its JSON"),
+            Shape::List => format!("write `{{{{ join {name} \",\" }}}}`, or `{{{{ json {name} }}}}` for its JSON"),
+        };
+        self.report(Code::WrongType, span, format!("`{name}` is {what}, which cannot stand inside a text"), what, Some(help));
     }
 
     fn unused(&self, warnings: &mut Vec<Problem>) {

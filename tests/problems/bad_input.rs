@@ -100,6 +100,24 @@ steps:
   - { id: b, uses: object.sync, with: { from: /a, to: /b, bandwidth: 5Mbps } }
   - { id: c, uses: command, lock: 'l-{{ secrets.key }}', with: { run: x } }
 ";
+    mappings_and_lists_do_not_stand_in_a_text: "
+inputs: { names: { type: list, default: [] }, limits: { type: map, default: {} } }
+steps:
+  - { id: pg, uses: postgres.replica, with: { from: local, to: local } }
+  - { id: each, for_each: [x, y], uses: postgres.replica, with: { from: local, to: local } }
+  - { id: base, uses: ./modules/replica.yaml, with: { from: x } }
+  - id: say
+    uses: command
+    with:
+      run: >-
+        {{ steps.pg.outputs }} {{ steps.pg.outputs.tables }} {{ steps.pg.outputs.at }}
+        {{ steps.each.outputs }} {{ steps.each.outputs.x }} {{ steps.each.outputs.x.tables }} {{ steps.base.outputs }}
+        {{ inputs.names }} {{ inputs.limits }} {{ hosts.local }}
+        {{#if steps.pg.outputs.tables}}{{ steps.pg.outputs.tables }}{{/if}}
+        {{ steps.pg.outputs.lag }} {{ steps.pg.outputs.at.lsn }} {{ steps.base.outputs.lag }} {{ inputs.limits.x }}
+        {{ json steps.pg.outputs }} {{ join inputs.names \",\" }} {{#each inputs.names}}{{ this }}{{/each}}
+      env: { WHOLE: '{{ steps.pg.outputs.tables }}' }
+";
     a_cycle_is_shown_whole: "
 steps:
   - { id: a, uses: command, needs: [d], with: { run: x } }

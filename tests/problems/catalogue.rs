@@ -71,7 +71,16 @@ pub fn catalogue() -> Catalogue {
     catalogue.add(info(
         "postgres.replica",
         object(json!({ "from": host, "to": host, "password": { "type": "string" } }), &["from", "to"]),
-        json!({ "type": "object", "properties": { "lag": { "type": "integer" }, "slot": { "type": "string" } } }),
+        json!({
+            "type": "object",
+            "properties": {
+                "lag": { "type": "integer" },
+                "slot": { "type": "string" },
+                "tables": { "type": "array" },
+                "at": { "$ref": "#/$defs/At" }
+            },
+            "$defs": { "At": { "type": "object", "properties": { "lsn": { "type": "string" } } } }
+        }),
     ));
     catalogue.add(TypeInfo {
         background: Background::ReadyWhenSaid,

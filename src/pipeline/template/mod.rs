@@ -192,6 +192,16 @@ impl Template {
         names
     }
 
+    /// The names whose values become a part of a text: not those that a helper takes, nor a whole value, which keeps its
+    /// type.
+    pub fn names_in_text(&self) -> Vec<NameRef> {
+        let mut names = Vec::new();
+        if !self.is_whole_value() {
+            shown_in(&self.pieces, &mut names);
+        }
+        names
+    }
+
     fn whole(&self) -> Option<(&str, &Expr, &str)> {
         let blank = |text: &str| text.chars().all(char::is_whitespace);
         match self.pieces.as_slice() {
@@ -215,6 +225,19 @@ fn names_of_pieces(pieces: &[Piece], names: &mut Vec<NameRef>) {
                 names_of(expr, false, names);
                 names_of_pieces(inner, names);
                 names_of_pieces(otherwise, names);
+            }
+        }
+    }
+}
+
+fn shown_in(pieces: &[Piece], names: &mut Vec<NameRef>) {
+    for piece in pieces {
+        match piece {
+            Piece::Show(expr) if matches!(expr.kind, Kind::Name(_)) => names_of(expr, false, names),
+            Piece::Text(_) | Piece::Show(_) => {}
+            Piece::If { then: inner, otherwise, .. } | Piece::Each { body: inner, otherwise, .. } => {
+                shown_in(inner, names);
+                shown_in(otherwise, names);
             }
         }
     }
