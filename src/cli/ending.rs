@@ -112,8 +112,8 @@ pub fn text(engine: &Engine, took: Option<Duration>, outputs: &Value) -> String 
     };
     let steps = match status {
         RunStatus::RolledBack | RunStatus::RollbackFailed => {
-            let undone =
-                engine.steps().filter(|node| !node.is_group() && node.state == State::Undone && node.was_started()).count();
+            // A step that had nothing to undo, or that the pipeline says to leave, was never at it.
+            let undone = engine.steps().filter(|node| node.state == State::Undone && node.undo_attempts > 0).count();
             format!("{} undone", counted(undone, "step", "steps"))
         }
         _ => format!("{done} of {} done", counted(total, "step", "steps")),

@@ -294,6 +294,23 @@ fn what_steps_write_is_kept_for_logs() {
 #[test]
 fn a_rollback_is_shown_before_it_is_done() {
     let bench = Bench::new();
+#[test]
+fn a_rollback_counts_what_was_undone_and_nothing_else() {
+    let bench = Bench::new();
+    let text = failing("stop", "rm -f made.txt");
+    bench.write(
+        "failing.yaml",
+        &format!(
+            "{text}  - id: sure\n    uses: assert\n    needs: [made]\n    with: {{ that: true }}\n  \
+             - id: kept\n    uses: file.write\n    undo: skip\n    with: {{ path: kept.txt, content: x }}\n"
+        ),
+    );
+    bench.run(&["run", "failing.yaml"]).exits(1);
+    let ran = bench.run(&["rollback", "last"]).exits(0);
+    // `broken` says no undo, `sure` has nothing to undo, and `kept` stays.
+    assert!(ran.stdout.contains(": 1 step undone"), "{ran:?}");
+}
+
     bench.write("failing.yaml", &failing("stop", "rm -f made.txt"));
     bench.run(&["run", "failing.yaml"]).exits(1);
     let ran = bench.run(&["rollback", "last", "--plan"]).exits(0);
