@@ -207,7 +207,9 @@ fn wrong_command_line(error: &clap::Error, args: &[OsString]) -> Exit {
     }
     if args.iter().any(|arg| arg == "--json") {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // What is missing, or what may stand there, is told in lines of its own.
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let message = lines.join(" ").trim_start_matches("error: ").to_owned();
         let help = text
             .lines()
             .map(str::trim)

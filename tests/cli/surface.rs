@@ -56,6 +56,8 @@ fn a_wrong_command_line_exits_2_and_says_what_was_meant() {
     let ran = bench.run(&["stpes", "--json"]).exits(2);
     assert_eq!(ran.json()["error"]["exit"], 2);
     assert!(ran.stderr.is_empty(), "{ran:?}");
+    let missing = bench.run(&["--json", "run"]).exits(2).json();
+    assert_eq!(missing["error"]["message"], "the following required arguments were not provided: <FILE>");
     let ran = bench.run(&["-C", "no-such-folder", "steps"]).exits(2);
     assert!(ran.stderr.contains("no-such-folder"), "{ran:?}");
 }
