@@ -8,7 +8,7 @@ use super::drive::{Drive, Waiting};
 use super::ending::Asked;
 use super::{Context, Exit, Fault, block_on, by};
 use crate::engine::{Accept, StepPath};
-use crate::executor::{self, Executor};
+use crate::executor::{self, EditTable, Executor};
 use crate::report;
 
 /// Take a run up again: failed, paused, cancelled, waiting, or left by a dead runner
@@ -30,7 +30,7 @@ pub struct Resume {
     /// What is meant for a completed step that changed: it counts as done (keep), runs again on top of what it did
     /// (rerun), or is undone first (undo-first); may be given many times
     #[arg(long, value_name = "STEP=keep|rerun|undo-first", value_parser = accept, requires = "pipeline")]
-    accept: Vec<(StepPath, Accept)>,
+    accept: Vec<(String, Accept)>,
     /// Only this step and what it needs
     #[arg(long, value_name = "STEP")]
     until: Option<String>,
@@ -41,7 +41,7 @@ pub struct Resume {
     waiting: Waiting,
 }
 
-fn accept(text: &str) -> Result<(StepPath, Accept), String> {
+fn accept(text: &str) -> Result<(String, Accept), String> {
     let wrong = || "write `STEP=keep`, `STEP=rerun` or `STEP=undo-first`".to_owned();
     // Keys of instances may hold `=`: the answer is behind the last one.
     let (step, word) = text.rsplit_once('=').ok_or_else(wrong)?;
@@ -51,7 +51,14 @@ fn accept(text: &str) -> Result<(StepPath, Accept), String> {
         "undo-first" => Accept::UndoFirst,
         _ => return Err(wrong()),
     };
-    Ok((StepPath::from(step), accept))
+    Ok((step.to_owned(), accept))
+}
+
+/// The path of a step that was named by its path, or by the path with the keys as they were given.
+fn meant(name: &str, table: &EditTable) -> StepPath {
+    let is_exact = table.differences.iter().any(|one| one.change.step.as_str() == name);
+    let found = table.differences.iter().find(|one| !is_exact && one.change.step.unescaped() == name);
+    found.map_or_else(|| StepPath::from(name), |one| one.change.step.clone())
 }
 
 impl Resume {
@@ -59,11 +66,12 @@ impl Resume {
         let registry = crate::steps::builtin();
         let journal = context.journal_to_write()?;
         let run = journal.find_run(&self.run)?;
-        let mut how = executor::Resume { until: self.until, pipeline: None, accept: self.accept.into_iter().collect() };
+        let mut how = executor::Resume { until: self.until, ..executor::Resume::default() };
         if let Some(file) = self.pipeline {
             let loaded = context.load(&file, registry.catalogue())?;
             let executor = Executor::new(journal.clone(), registry.clone(), by());
             let mut table = block_on(executor.compare(&run, &file, &loaded))??;
+            how.accept = self.accept.into_iter().map(|(name, accept)| (meant(&name, &table), accept)).collect();
             for difference in &mut table.differences {
                 difference.accepted = how.accept.get(&difference.change.step).copied();
             }
@@ -90,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_accepted_stands_behind_the_last_equals_sign() {
-        assert_eq!(accept("a[k=v]=undo-first"), Ok((StepPath::from("a[k=v]"), Accept::UndoFirst)));
+        assert_eq!(accept("a[k=v]=undo-first"), Ok(("a[k=v]".to_owned(), Accept::UndoFirst)));
         assert!(accept("a=b").is_err() && accept("a").is_err());
     }
 }

@@ -111,3 +111,22 @@ fn a_changed_for_each_list_runs_only_what_is_new_and_undoes_what_left() {
     back.sort();
     assert_eq!(back, ["un-ap", "un-eu", "un-us"]);
 }
+
+#[test]
+fn a_step_is_accepted_by_the_name_that_people_read() {
+    let bench = Bench::new();
+    let text = |word: &str, end: &str| {
+        format!(
+            "steps:\n  - id: say\n    for_each: ['a/b', '[x]']\n    uses: command\n    with: {{ run: 'echo {word} >> said' }}\n  \
+             - id: end\n    uses: command\n    needs: [say]\n    retry: {{ attempts: 1 }}\n    with: {{ run: '{end}' }}\n"
+        )
+    };
+    bench.write("each.yaml", &text("old", "exit 3"));
+    bench.run(&["run", "each.yaml"]).exits(1);
+    bench.write("each.yaml", &text("new", "true"));
+    let resume = ["resume", "last", "--pipeline", "each.yaml", "--accept"];
+    let ran = bench.run(&[&resume[..], &["say[a/b]=rerun"]].concat()).exits(2);
+    assert!(!ran.stderr.contains("--accept say[a"), "the first is said: {ran:?}");
+    bench.run(&[&resume[..], &["say[a/b]=rerun", "--accept", "say[%5Bx%5D]=keep"]].concat()).exits(0);
+    assert_eq!(std::fs::read_to_string(bench.path("said")).expect("they ran"), "old\nold\nnew\n");
+}
