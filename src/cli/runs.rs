@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Context, Exit, Fault};
 use crate::engine::RunStatus;
+use crate::executor::fold_run;
 use crate::journal::RunSummary;
 use crate::units::Span;
 
@@ -31,7 +32,12 @@ pub struct Runs {
 impl Runs {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
         let status = self.status.as_deref().map(status_named).transpose()?;
-        let mut runs = context.journal()?.runs()?;
+        let journal = context.journal()?;
+        let mut runs = journal.runs()?;
+        // The list is written when a session begins and ends. Whether a run at work waits for a person, its events say.
+        for run in runs.iter_mut().filter(|run| run.live && run.status == RunStatus::Running) {
+            run.status = fold_run(&journal, &run.id)?.0.status();
+        }
         if let Some(status) = status {
             runs.retain(|run| run.status == status);
         }

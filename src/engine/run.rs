@@ -199,11 +199,6 @@ impl Engine {
         &self.document
     }
 
-    /// The policy in force.
-    pub fn on_failure(&self) -> OnFailure {
-        self.on_failure
-    }
-
     /// The run's status now: its worst truth.
     pub fn status(&self) -> RunStatus {
         match self.phase {

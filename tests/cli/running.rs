@@ -155,6 +155,9 @@ fn an_approval_is_given_from_another_process() {
     let bench = Bench::new();
     bench.write("asks.yaml", ASKS);
     let started = bench.start(&["run", "asks.yaml", "--wait"]);
+    Bench::wait_until(|| {
+        bench.path(".ferry/ferry.db").exists() && bench.run(&["runs", "--status", "waiting"]).stdout.contains("asks")
+    });
     Bench::wait_until(|| bench.run(&["runs"]).code == Some(0) && bench.run(&["approve", "last", "go"]).code == Some(0));
     started.ends().exits(0);
     assert!(bench.path("after.txt").exists());
