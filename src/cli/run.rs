@@ -8,7 +8,7 @@ use super::drive::{Drive, Waiting};
 use super::load::Given;
 use super::{Context, Exit, Fault, block_on};
 use crate::engine::OnFailure;
-use crate::executor::{self, NewRun};
+use crate::executor::{self, ExecutorError, NewRun};
 use crate::report;
 
 /// Run a pipeline
@@ -58,7 +58,6 @@ impl Run {
         let registry = crate::steps::builtin();
         let loaded = context.load(&self.file, registry.catalogue())?;
         let given = self.given.values()?;
-        // Before anything is created: a wrong input leaves no journal behind.
         loaded.pipeline.inputs(&given).map_err(Fault::problems)?;
         let mut new = NewRun::new(&self.file, loaded, given);
         new.until = self.until;
@@ -66,16 +65,20 @@ impl Run {
             Policy::Stop => OnFailure::Stop,
             Policy::Rollback => OnFailure::Rollback,
         });
+        let plan = block_on(executor::preflight(&registry, &mut new))??;
+        let is_blocked = plan.blocking().next().is_some();
         if !self.yes && context.can_ask() {
-            let plan = block_on(executor::plan(&registry, &new.path, &new.loaded, &new.inputs))??;
             context.out.note(&report::plan::text(&plan, context.out.style()));
-            if plan.blocking().next().is_some() {
+            if is_blocked {
                 return Err(Fault::said(Exit::Wrong));
             }
             if !Context::ask("start?") {
                 return Err(Fault::wrong("nothing was started"));
             }
+        } else if is_blocked {
+            return Err(ExecutorError::Preflight(Box::new(plan)).into());
         }
+        // Nothing was created so far: a run that is refused leaves no journal behind.
         let journal = context.journal_for(&self.file)?;
         Drive::new(context, journal, registry).waiting(self.waiting).start(new)
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::drive::Drive;
-use super::{Context, Exit, Fault};
-use crate::executor::NewRun;
+use super::{Context, Exit, Fault, block_on};
+use crate::executor::{self, ExecutorError, NewRun};
 use crate::pipeline::{self, Sources};
 
 /// The name of the pipeline that stands in the journal in place of a file. Relative places start where ferry was started.
@@ -62,8 +62,13 @@ impl Sync {
         sources.insert(Path::new(NAME), text.as_str().into());
         let registry = crate::steps::builtin();
         let loaded = pipeline::load(Path::new(NAME), &sources, registry.catalogue()).map_err(Fault::problems)?;
+        let mut new = NewRun::new(NAME, loaded, inputs);
+        let plan = block_on(executor::preflight(&registry, &mut new))??;
+        if plan.blocking().next().is_some() {
+            return Err(ExecutorError::Preflight(Box::new(plan)).into());
+        }
         let journal = context.journal_for(Path::new(NAME))?;
-        Drive::new(context, journal, registry).start(NewRun::new(NAME, loaded, inputs))
+        Drive::new(context, journal, registry).start(new)
     }
 
     /// The step as a pipeline. The places go in as inputs, so that a name with `{{` in it stays a name.

@@ -37,7 +37,7 @@ pub use document::Document;
 pub use edit::{Difference, EditTable, Resume};
 pub use error::ExecutorError;
 pub use logs::{LogFile, LogLine, log_files};
-pub use plan::plan;
+pub use plan::{plan, preflight};
 pub use planned::{Half, Plan, PlanState, Planned};
 pub use start::{fold, fold_run};
 
@@ -123,13 +123,16 @@ pub struct NewRun {
     pub until: Option<String>,
     /// Whether everything is looked at first, and nothing is started if something is wrong.
     pub preflight: bool,
+    /// What commands for secrets answered to [`preflight`].
+    asked: session::Asked,
 }
 
 impl NewRun {
     /// A run of this pipeline with these inputs.
     pub fn new(path: impl Into<PathBuf>, loaded: Loaded, inputs: Map<String, Value>) -> Self {
         let id = uuid::Uuid::now_v7().simple().to_string();
-        Self { id, loaded, path: path.into(), inputs, on_failure: None, until: None, preflight: true }
+        let asked = session::Asked::default();
+        Self { id, loaded, path: path.into(), inputs, on_failure: None, until: None, preflight: true, asked }
     }
 }
 

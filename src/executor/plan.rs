@@ -38,6 +38,16 @@ pub async fn plan(
     make(registry, SystemClock::shared(), Asked::default(), loaded, &document).await
 }
 
+/// What a run would do, looked at before there is a journal for it: the run does not look again, and asks no command for
+/// a secret a second time.
+pub async fn preflight(registry: &Registry, new: &mut super::NewRun) -> Result<Plan, ExecutorError> {
+    let document = Document::new(&new.path, &new.loaded, new.loaded.pipeline.inputs(&new.inputs)?);
+    super::start::knows(&new.loaded, new.until.as_deref())?;
+    let plan = make(registry, SystemClock::shared(), new.asked.clone(), &new.loaded, &document).await?;
+    new.preflight = false;
+    Ok(plan)
+}
+
 impl Executor {
     /// What a run would do.
     pub async fn plan(&self, new: &super::NewRun) -> Result<Plan, ExecutorError> {

@@ -1,6 +1,6 @@
 //! The ways into a session: start, resume, roll back, cancel; and requests to a session of another process.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
@@ -52,6 +52,10 @@ impl Executor {
         let inputs = new.loaded.pipeline.inputs(&new.inputs)?;
         let document = Document::new(&new.path, &new.loaded, inputs);
         knows(&new.loaded, new.until.as_deref())?;
+        {
+            let answers = new.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).extend(answers);
+        }
         if new.preflight {
             let plan = plan::make(&self.registry, self.clock.clone(), self.asked.clone(), &new.loaded, &document).await?;
             if plan.blocking().next().is_some() {
@@ -260,7 +264,7 @@ impl Executor {
 }
 
 /// `--until` names a step of the top list.
-fn knows(loaded: &Loaded, until: Option<&str>) -> Result<(), ExecutorError> {
+pub(super) fn knows(loaded: &Loaded, until: Option<&str>) -> Result<(), ExecutorError> {
     let Some(id) = until else { return Ok(()) };
     if loaded.pipeline.steps.iter().any(|step| step.id == id) {
         return Ok(());

@@ -23,15 +23,15 @@ fn a_sync_from_a_missing_folder_exits_2_and_begins_no_run() {
     let bench = Bench::new();
     let ran = bench.run(&["sync", "./nope", "./x"]).exits(2);
     assert!(ran.stderr.contains("there is no folder `./nope`"), "{ran:?}");
-    let none = |bench: &Bench| bench.run(&["runs", "--json"]).exits(0).json()["runs"].as_array().is_some_and(Vec::is_empty);
-    assert!(none(&bench) && !bench.path("x").exists());
+    let none = |bench: &Bench| !bench.path(".ferry").exists() && !bench.path("x").exists();
+    assert!(none(&bench));
     let text = "steps:\n  - id: a\n    uses: object.list\n    with: { from: ./nope }\n  - id: b\n    uses: object.sync\n    with: { from: ./nope, to: ./x }\n";
     bench.write("p.yaml", text);
     let ran = bench.run(&["run", "p.yaml"]).exits(2);
     assert!(ran.stderr.contains("2 steps are in the way"), "{ran:?}");
     let planned = bench.run(&["plan", "p.yaml"]);
     assert_ne!(planned.code, Some(0), "{planned:?}");
-    assert!(none(&bench) && !bench.path("x").exists());
+    assert!(none(&bench));
 }
 
 #[test]
@@ -66,4 +66,31 @@ fn a_rollback_leaves_no_folder_that_the_sync_made() {
     assert!(bench.path("x/y/a/b").exists());
     bench.run(&["rollback", "last"]).exits(0);
     assert!(!bench.path("x").exists());
+}
+
+#[test]
+fn a_run_that_is_refused_leaves_no_journal() {
+    let bench = Bench::new();
+    let asks = "secrets: { key: { command: 'echo x >> asked; echo secret' } }\n";
+    bench.write(
+        "refused.yaml",
+        &format!("{asks}steps:\n  - {{ id: a, uses: command, with: {{ run: 'true', env: {{ A: '{{{{ secrets.key }}}}' }} }} }}\n  - {{ id: b, uses: object.list, with: {{ from: ./no-such-folder }} }}\n"),
+    );
+    let ran = bench.run(&["run", "refused.yaml"]).exits(2);
+    assert!(ran.stderr.contains("no-such-folder"), "{ran:?}");
+    let refused = bench.run(&["run", "refused.yaml", "--json"]).exits(2).json();
+    assert!(refused["plan"]["steps"].is_array(), "{refused}");
+    bench.run(&["run", "refused.yaml", "--until", "nobody"]).exits(2);
+    bench.run(&["sync", "./no-such-folder", "./copy"]).exits(2);
+    assert!(!bench.path(".ferry").exists());
+    // What looked first has asked for the secret: the run does not ask again.
+    std::fs::remove_file(bench.path("asked")).expect("the command was asked");
+    bench.write(
+        "fine.yaml",
+        &format!(
+            "{asks}steps:\n  - {{ id: a, uses: command, with: {{ run: 'true', env: {{ A: '{{{{ secrets.key }}}}' }} }} }}\n"
+        ),
+    );
+    bench.run(&["run", "fine.yaml"]).exits(0);
+    assert_eq!(std::fs::read_to_string(bench.path("asked")).expect("it was asked").lines().count(), 1);
 }

@@ -295,9 +295,6 @@ fn what_steps_write_is_kept_for_logs() {
 }
 
 #[test]
-fn a_rollback_is_shown_before_it_is_done() {
-    let bench = Bench::new();
-#[test]
 fn a_rollback_counts_what_was_undone_and_nothing_else() {
     let bench = Bench::new();
     let text = failing("stop", "rm -f made.txt");
@@ -314,6 +311,9 @@ fn a_rollback_counts_what_was_undone_and_nothing_else() {
     assert!(ran.stdout.contains(": 1 step undone"), "{ran:?}");
 }
 
+#[test]
+fn a_rollback_is_shown_before_it_is_done() {
+    let bench = Bench::new();
     bench.write("failing.yaml", &failing("stop", "rm -f made.txt"));
     bench.run(&["run", "failing.yaml"]).exits(1);
     let ran = bench.run(&["rollback", "last", "--plan"]).exits(0);

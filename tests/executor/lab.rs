@@ -239,7 +239,9 @@ impl Lab {
     }
 
     pub fn new_run(&self, text: &str) -> NewRun {
-        NewRun { preflight: false, ..NewRun::new(self.path("p.yaml"), self.load(text), Map::new()) }
+        let mut new = NewRun::new(self.path("p.yaml"), self.load(text), Map::new());
+        new.preflight = false;
+        new
     }
 
     /// Starts a run; its id and status.
