@@ -21,6 +21,101 @@ pub fn is_changed(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::ConditionNotMatch | ErrorKind::RangeNotSatisfied)
 }
 
+/// Whether it may pass, what it means, and what to do.
+type Verdict = (ErrorClass, &'static str, &'static str);
+
+const NO_ACCESS: Verdict = (
+    ErrorClass::Permanent,
+    "the store refuses access",
+    "check the key, and that it may list, read and (for a target) write and delete here",
+);
+const NOTHING_THERE: Verdict =
+    (ErrorClass::Permanent, "there is nothing by that name", "check the store, its bucket and the prefix");
+const TOO_MANY: Verdict = (ErrorClass::Transient, "the store asks for fewer requests", "lower `concurrency` if this goes on");
+const CHANGED: Verdict = (ErrorClass::NeedsPerson, "it was changed meanwhile", "see who else writes here, then resume");
+const CANNOT: Verdict = (ErrorClass::Permanent, "the store cannot do that", "use another store or another setting");
+const NO_ANSWER: Verdict = (ErrorClass::Transient, "the store did not answer in time", "see whether the store is up");
+const OVERLOADED: Verdict =
+    (ErrorClass::Transient, "the store is overloaded or down for a moment", "lower `concurrency` if this goes on");
+const REFUSED: Verdict =
+    (ErrorClass::Permanent, "the store refuses the request", "see what it says below; the key may belong to another place");
+const NO_CONNECTION: Verdict = (ErrorClass::Transient, "the connection failed", "see whether the store can be reached from here");
+
+/// What the codes of S3 and Azure mean, whoever has read them.
+fn by_code(said: &str, status: Option<u64>) -> Option<Verdict> {
+    let has = |code: &str| said.contains(code);
+    Some(if has("NoSuchBucket") || has("ContainerNotFound") {
+        (
+            ErrorClass::Permanent,
+            "the bucket or container does not exist",
+            "create it, or correct the store's `bucket` or `container`",
+        )
+    } else if has("RequestTimeTooSkewed") {
+        (ErrorClass::Permanent, "this machine's clock is wrong", "set the clock: signatures hold for a few minutes only")
+    } else if has("InvalidAccessKeyId")
+        || has("SignatureDoesNotMatch")
+        || has("AuthenticationFailed")
+        || has("AuthorizationFailure")
+        || has("ExpiredToken")
+        || has("InvalidToken")
+        || status == Some(401)
+    {
+        (
+            ErrorClass::Permanent,
+            "the store refuses the key",
+            "check the store's key and secret (or the token, which may have expired), and that they belong to this account",
+        )
+    } else if has("InvalidObjectState") || has("BlobArchived") {
+        (ErrorClass::Permanent, "the object lies in an archive", "restore it first, or leave it out with `exclude`")
+    } else if has("KeyTooLong") {
+        (ErrorClass::Permanent, "the name is too long for this store", "exclude it, or copy to a store that takes long names")
+    } else {
+        return None;
+    })
+}
+
+/// What a service said no with, read from its answer by ferry itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said<'a> {
+    /// The answer's status; `None`: there was no answer.
+    pub status: Option<u16>,
+    /// The service's word: `NoSuchBucket`.
+    pub code: &'a str,
+    /// The service's sentence, or what happened to the connection.
+    pub message: &'a str,
+    /// How long it asks us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// Turns such an answer into a failure, by the same table.
+pub(super) fn classify_answer(doing: &str, said: &Said<'_>) -> StepError {
+    let status = said.status.map(u64::from);
+    let (class, why, help) = match status {
+        _ if let Some(verdict) = by_code(said.code, status) => verdict,
+        None if said.message.contains("timeout") => NO_ANSWER,
+        None => NO_CONNECTION,
+        Some(403) => NO_ACCESS,
+        Some(404) => NOTHING_THERE,
+        Some(412 | 304) => CHANGED,
+        Some(429) => TOO_MANY,
+        Some(_) if matches!(said.code, "SlowDown" | "ServerBusy" | "TooManyRequests") => TOO_MANY,
+        Some(_) if matches!(said.code, "BadDigest" | "XAmzContentChecksumMismatch" | "Md5Mismatch" | "Crc64Mismatch") => {
+            (ErrorClass::Transient, "the bytes did not arrive as they were sent", "try again; if this goes on, see the network")
+        }
+        Some(501) => CANNOT,
+        Some(408 | 500 | 502 | 503 | 504) => OVERLOADED,
+        Some(_) if matches!(said.code, "RequestTimeout" | "InternalError") => OVERLOADED,
+        Some(_) => REFUSED,
+    };
+    let mut failure = StepError::new(class, format!("{doing}: {why}")).help(help);
+    if class == ErrorClass::Transient {
+        failure.retry_after = said.retry_after;
+    }
+    let status = said.status.map_or_else(String::new, |status| format!("status {status}"));
+    let words = [status.as_str(), said.code, said.message].into_iter().filter(|word| !word.is_empty());
+    failure.cause(Answer(cut(&without_queries(&words.collect::<Vec<_>>().join(": ")))))
+}
+
 /// Turns a store's answer into a failure. `doing` says what was being done: ``cannot list `old:uploads/` ``.
 #[expect(clippy::needless_pass_by_value, reason = "used as the end of a request's error")]
 pub fn classify(doing: &str, error: Error) -> StepError {
@@ -29,46 +124,16 @@ pub fn classify(doing: &str, error: Error) -> StepError {
     let status = number_after(&whole, "status: ");
     let said = error.message();
     let has = |code: &str| said.contains(code);
-    let (class, why, help): (ErrorClass, &str, &str) = match error.kind() {
-        _ if has("NoSuchBucket") || has("ContainerNotFound") => (
-            ErrorClass::Permanent,
-            "the bucket or container does not exist",
-            "create it, or correct the store's `bucket` or `container`",
-        ),
-        _ if has("RequestTimeTooSkewed") => {
-            (ErrorClass::Permanent, "this machine's clock is wrong", "set the clock: signatures hold for a few minutes only")
-        }
-        _ if has("InvalidAccessKeyId")
-            || has("SignatureDoesNotMatch")
-            || has("AuthenticationFailed")
-            || has("AuthorizationFailure")
-            || has("ExpiredToken")
-            || status == Some(401) =>
-        {
-            (
-                ErrorClass::Permanent,
-                "the store refuses the key",
-                "check the store's key and secret (or the token, which may have expired), and that they belong to this account",
-            )
-        }
-        ErrorKind::PermissionDenied => (
-            ErrorClass::Permanent,
-            "the store refuses access",
-            "check the key, and that it may list, read and (for a target) write and delete here",
-        ),
+    let (class, why, help): Verdict = match error.kind() {
+        _ if let Some(verdict) = by_code(said, status) => verdict,
+        ErrorKind::PermissionDenied => NO_ACCESS,
         ErrorKind::ConfigInvalid => {
             (ErrorClass::Permanent, "the store's options are wrong", "correct the options under `stores:`")
         }
-        ErrorKind::NotFound => {
-            (ErrorClass::Permanent, "there is nothing by that name", "check the store, its bucket and the prefix")
-        }
-        ErrorKind::RateLimited => {
-            (ErrorClass::Transient, "the store asks for fewer requests", "lower `concurrency` if this goes on")
-        }
-        ErrorKind::ConditionNotMatch => {
-            (ErrorClass::NeedsPerson, "it was changed meanwhile", "see who else writes here, then resume")
-        }
-        ErrorKind::Unsupported => (ErrorClass::Permanent, "the store cannot do that", "use another store or another setting"),
+        ErrorKind::NotFound => NOTHING_THERE,
+        ErrorKind::RateLimited => TOO_MANY,
+        ErrorKind::ConditionNotMatch => CHANGED,
+        ErrorKind::Unsupported => CANNOT,
         ErrorKind::IsADirectory | ErrorKind::NotADirectory => (
             ErrorClass::Permanent,
             "a file and a folder have the same name",
@@ -86,19 +151,11 @@ pub fn classify(doing: &str, error: Error) -> StepError {
             "a file and a folder have the same name",
             "a directory cannot hold both `a` and `a/b`: exclude one, or copy to an object store",
         ),
-        _ if has("timeout") => (ErrorClass::Transient, "the store did not answer in time", "see whether the store is up"),
-        _ if matches!(status, Some(429 | 500 | 502 | 503 | 504)) => {
-            (ErrorClass::Transient, "the store is overloaded or down for a moment", "lower `concurrency` if this goes on")
-        }
-        _ if matches!(status, Some(400..=499)) => (
-            ErrorClass::Permanent,
-            "the store refuses the request",
-            "see what it says below; the key may belong to another place",
-        ),
+        _ if has("timeout") => NO_ANSWER,
+        _ if matches!(status, Some(429 | 500 | 502 | 503 | 504)) => OVERLOADED,
+        _ if matches!(status, Some(400..=499)) => REFUSED,
         // No status: the connection was refused, reset, or ended before the answer did.
-        _ if status.is_none() && (error.is_temporary() || error.is_persistent()) => {
-            (ErrorClass::Transient, "the connection failed", "see whether the store can be reached from here")
-        }
+        _ if status.is_none() && (error.is_temporary() || error.is_persistent()) => NO_CONNECTION,
         _ if whole.contains("ssh error") => (
             ErrorClass::Permanent,
             "the login by SSH failed",
@@ -134,15 +191,21 @@ fn shorten(error: &Error) -> String {
         }
         next = cause.source();
     }
-    // Addresses of presigned requests carry signatures.
-    let text: String = text
-        .split(' ')
+    cut(&without_queries(&text))
+}
+
+/// Addresses of presigned requests carry signatures.
+fn without_queries(text: &str) -> String {
+    text.split(' ')
         .map(|word| word.split_once('?').filter(|_| word.contains("://")).map_or(word, |(a, _)| a))
         .collect::<Vec<_>>()
-        .join(" ");
+        .join(" ")
+}
+
+fn cut(text: &str) -> String {
     match text.char_indices().nth(400) {
         Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
+        None => text.to_owned(),
     }
 }
 

@@ -9,6 +9,7 @@ use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::bucket::{self, Bucket};
 use super::{Patience, StoreOptions, classify, options};
 use crate::error::StepError;
 use crate::secret::Vault;
@@ -24,6 +25,8 @@ pub(super) struct Opened {
     pub is_ordered: Arc<AtomicBool>,
     /// Whether user metadata can be kept. Set to false once a file system has refused it.
     pub keeps_metadata: Arc<AtomicBool>,
+    /// The bucket behind it, asked directly.
+    pub bucket: Option<Arc<dyn Bucket>>,
 }
 
 /// What is to be opened: options with values in place of marks, and the whole prefix.
@@ -158,6 +161,7 @@ impl Wanted {
             "sftp" => options.push(("root".to_owned(), "/".to_owned())),
             _ => {}
         }
+        let bucket = bucket::open(&self.scheme, &options, patience)?;
         opendal::install_default();
         let operator = Operator::via_iter(&self.scheme, options)
             .map_err(|error| classify(&format!("cannot open `{}`", self.place), error))?
@@ -174,7 +178,8 @@ impl Wanted {
             )
             // Each operation by SFTP holds a connection of its own, and servers take few.
             .layer(ConcurrentLimitLayer::new(if self.scheme == "sftp" { patience.at_once.min(8) } else { patience.at_once }));
-        Ok(Opened { operator, is_ordered: Arc::new(AtomicBool::new(true)), keeps_metadata: Arc::new(AtomicBool::new(true)) })
+        let (is_ordered, keeps_metadata) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+        Ok(Opened { operator, is_ordered, keeps_metadata, bucket })
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use opendal::{Metadata, Operator};
 
+use super::bucket::Bucket;
 use super::classify::{classify, is_missing};
 use super::listing::{Kind, Listed, Listing};
 use super::open::{Opened, UNFINISHED, Wanted};
@@ -84,6 +85,7 @@ pub struct Store {
     operator: Operator,
     is_ordered: Arc<AtomicBool>,
     keeps_metadata: Arc<AtomicBool>,
+    bucket: Option<Arc<dyn Bucket>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -103,6 +105,7 @@ impl Store {
             operator: opened.operator,
             is_ordered: opened.is_ordered,
             keeps_metadata: opened.keeps_metadata,
+            bucket: opened.bucket,
         }
     }
 
@@ -114,6 +117,11 @@ impl Store {
     /// The operator; paths in it come from [`Store::path`].
     pub fn operator(&self) -> &Operator {
         &self.operator
+    }
+
+    /// The bucket behind it, asked directly, with keys that begin with [`Store::prefix`]. `None` for what has no buckets.
+    pub fn bucket(&self) -> Option<Arc<dyn Bucket>> {
+        self.bucket.clone()
     }
 
     /// The prefix in the operator: empty, or ends with `/`.

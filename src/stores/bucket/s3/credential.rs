@@ -1,0 +1,139 @@
+//! Keys and signatures of S3, from the same sources and in the same order as OpenDAL takes them.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use http::request::Parts;
+use reqsign_aws_v4::{
+    AssumeRoleCredentialProvider, Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider,
+};
+use reqsign_core::{Context, ErrorKind, HttpSend, OsEnv, ProvideCredentialChain, ProvideCredentialDyn, Signer};
+use reqsign_file_read_tokio::TokioFileRead;
+
+use super::super::repeat::Refusal;
+use crate::error::StepError;
+
+type Source = Arc<dyn ProvideCredentialDyn<Credential = Credential>>;
+
+/// Where the key comes from, and the signer that holds the one in use.
+pub(super) struct Keyring {
+    source: Source,
+    signer: RwLock<Arc<Signer<Credential>>>,
+    region: String,
+}
+
+impl Keyring {
+    pub fn open(get: &dyn Fn(&str) -> Option<String>, is: &dyn Fn(&str) -> bool, region: &str) -> Result<Self, StepError> {
+        let mut default = DefaultCredentialProvider::builder();
+        if is("disable_config_load") {
+            default = default.no_env().no_profile();
+        } else if let Some(profile) = get("profile") {
+            default = default.with_profile(profile);
+        }
+        if is("disable_ec2_metadata") {
+            default = default.no_imds();
+        }
+        let mut chain = ProvideCredentialChain::new().push(default.build());
+        if let (Some(id), Some(secret)) = (get("access_key_id"), get("secret_access_key")) {
+            let key = StaticCredentialProvider::new(&id, &secret);
+            chain = chain.push_front(match get("session_token") {
+                Some(token) => key.with_session_token(&token),
+                None => key,
+            });
+        }
+        if let Some(role) = get("role_arn") {
+            let signer = Signer::new(context()?, chain, RequestSigner::new("sts", region));
+            let mut assume =
+                AssumeRoleCredentialProvider::new(role, signer).with_region(region.to_owned()).with_regional_sts_endpoint();
+            if let Some(id) = get("external_id") {
+                assume = assume.with_external_id(id);
+            }
+            if let Some(name) = get("role_session_name") {
+                assume = assume.with_role_session_name(name);
+            }
+            if let Some(seconds) = get("assume_role_duration_seconds").and_then(|text| text.parse().ok()) {
+                assume = assume.with_duration_seconds(seconds);
+            }
+            chain = ProvideCredentialChain::new().push(assume);
+        }
+        Self::with(Arc::new(chain), region)
+    }
+
+    fn with(source: Source, region: &str) -> Result<Self, StepError> {
+        let signer = Signer::new(context()?, source.clone(), RequestSigner::new("s3", region));
+        Ok(Self { source, signer: RwLock::new(Arc::new(signer)), region: region.to_owned() })
+    }
+
+    /// The same key for another region.
+    pub fn for_region(&self, region: &str) -> Result<Self, StepError> {
+        Self::with(self.source.clone(), region)
+    }
+
+    /// The signer in use.
+    pub fn signer(&self) -> Arc<Signer<Credential>> {
+        self.signer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets the key that this signer holds: the next request loads it again. Of many who find out at once that it
+    /// has expired, one does that.
+    pub fn renew(&self, used: &Arc<Signer<Credential>>) -> Result<(), StepError> {
+        let mut signer = self.signer.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&signer, used) {
+            *signer = Arc::new(Signer::new(context()?, self.source.clone(), RequestSigner::new("s3", &self.region)));
+        }
+        Ok(())
+    }
+}
+
+/// Signs a request. The payload is not part of the signature: checksums hold it, and it is not read twice.
+pub(super) async fn sign(signer: &Signer<Credential>, parts: &mut Parts) -> Result<(), Refusal> {
+    signer.sign(parts, None).await.map_err(|error| Refusal::decided(unsigned(&error)))
+}
+
+/// Without its causes: they may hold answers with keys in them.
+fn unsigned(error: &reqsign_core::Error) -> StepError {
+    if error.is_retryable() || error.kind() == ErrorKind::RateLimited {
+        return StepError::transient("the key cannot be loaded just now").help("see whether the service that gives keys is up");
+    }
+    let failure = match error.kind() {
+        ErrorKind::CredentialInvalid => StepError::permanent("there is no key for the store, or it has expired"),
+        ErrorKind::PermissionDenied => StepError::permanent("the service that gives keys refuses access"),
+        ErrorKind::ConfigInvalid => StepError::permanent("the settings of keys on this machine are wrong"),
+        _ => StepError::permanent("the request to the store cannot be signed"),
+    };
+    failure.help(
+        "give the store its key and secret, a `profile` or a role; `skip_signature: true` asks without a key, for public buckets",
+    )
+}
+
+fn context() -> Result<Context, StepError> {
+    let client = reqwest::Client::builder().build().map_err(|error| {
+        StepError::permanent(format!("requests for keys cannot be made: {}", error.without_url()))
+            .help("see that this machine has certificates of authorities")
+    })?;
+    Ok(Context::new().with_file_read(TokioFileRead).with_http_send(Asker(client)).with_env(OsEnv))
+}
+
+/// Asks the services that give keys. These are not the store, and may lie behind a proxy that the store does not.
+struct Asker(reqwest::Client);
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asker")
+    }
+}
+
+impl HttpSend for Asker {
+    async fn http_send(&self, request: http::Request<Bytes>) -> reqsign_core::Result<http::Response<Bytes>> {
+        let failed = |error: reqwest::Error| reqsign_core::Error::unexpected(error.without_url().to_string()).set_retryable(true);
+        let request = reqwest::Request::try_from(request).map_err(failed)?;
+        let mut answer = self.0.execute(request).await.map_err(failed)?;
+        let status = answer.status();
+        let headers = std::mem::take(answer.headers_mut());
+        let mut whole = http::Response::new(answer.bytes().await.map_err(failed)?);
+        *whole.status_mut() = status;
+        *whole.headers_mut() = headers;
+        Ok(whole)
+    }
+}

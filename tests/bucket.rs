@@ -1,0 +1,44 @@
+//! Buckets asked directly: keys that are exact, uploads that go on after a restart, conditions, checksums, bad weather.
+
+#[path = "bucket/s3.rs"]
+mod s3;
+
+mod parts;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferry::secret::Vault;
+use ferry::stores::bucket::{Bucket, PageQuery};
+use ferry::stores::{Patience, StoreOptions, Stores};
+
+/// Short, so that what never answers is noticed.
+const PATIENCE: Patience = Patience {
+    request: Duration::from_secs(5),
+    transfer: Duration::from_secs(5),
+    repeats: 3,
+    wait: Duration::from_millis(10),
+    at_once: 64,
+};
+
+/// A client of its own: nothing that another has learned is known to it.
+fn open(options: StoreOptions) -> Arc<dyn Bucket> {
+    let stores = Stores::with_patience(BTreeMap::from([("it".to_owned(), options)]), Vault::default(), PATIENCE);
+    stores.open("it:", Path::new("/")).expect("it opens").bucket().expect("it is a bucket")
+}
+
+/// All keys below a prefix, page by page.
+async fn keys(bucket: &dyn Bucket, prefix: &str, most: u32) -> Vec<String> {
+    let mut query = PageQuery { prefix: prefix.to_owned(), most, ..PageQuery::default() };
+    let mut keys = Vec::new();
+    loop {
+        let page = bucket.list(query.clone()).await.expect("it lists");
+        keys.extend(page.entries.into_iter().map(|entry| entry.key));
+        match page.next {
+            Some(next) => query.token = Some(next),
+            None => return keys,
+        }
+    }
+}
