@@ -45,15 +45,18 @@ impl Work {
         StepSignals::new(self.session.clone(), self.step.clone(), self.number, self.outbox.clone())
     }
 
-    fn context(&self, signals: &Arc<StepSignals>, stop: &CancellationToken) -> StepContext {
+    /// What the step is given. The journal has marks in its checkpoint where there were secrets; the step gets back what
+    /// it wrote.
+    fn context(&self, signals: &Arc<StepSignals>, stop: &CancellationToken) -> Result<StepContext, Failure> {
         let session = &self.session;
-        StepContext {
+        let checkpoint = self.checkpoint.as_ref().map(|token| reveal_all(&session.vault, token)).transpose()?;
+        Ok(StepContext {
             attempt: Attempt {
                 run: session.run.clone(),
                 step: self.step.to_string(),
                 number: self.number,
                 interrupted: self.interrupted,
-                checkpoint: self.checkpoint.clone(),
+                checkpoint,
                 host: host_of(&self.config),
             },
             cancel: stop.clone(),
@@ -66,7 +69,7 @@ impl Work {
             http: session.http.clone(),
             signals: signals.clone(),
             scratch: session.scratch(&self.step),
-        }
+        })
     }
 
     fn limits<'a>(&'a self, stop: &'a CancellationToken, signals: &'a StepSignals) -> Limits<'a> {
@@ -91,7 +94,7 @@ impl Work {
     pub(super) async fn inspect(&self) -> Result<Value, Failure> {
         let step = self.make(&self.config)?;
         let (signals, told) = (self.signals(), self.cancel.child_token());
-        let context = self.context(&signals, &told);
+        let context = self.context(&signals, &told)?;
         let end = self.limits(&told, &signals).guard(step.inspect(&context)).await;
         signals.finish();
         let seen = match end {
@@ -104,13 +107,12 @@ impl Work {
 
     /// Undo gets back exactly what was seen, so what is kept has to be that, secrets aside.
     fn keep(&self, seen: &Value) -> Result<Value, Failure> {
-        let kept = self.session.vault.conceal(seen);
-        if reveal_all(&self.session.vault, &kept).ok().as_ref() != Some(seen) {
+        let Some(kept) = conceal_all(&self.session.vault, seen) else {
             return Err(permanent(
                 "what is there now holds a secret in a form that cannot be put back from the journal",
                 "move it away, or say `undo: skip` and take the secret out of what is there",
             ));
-        }
+        };
         let size = kept.to_string().len();
         if size > MAX_BEFORE {
             return Err(permanent(
@@ -146,13 +148,14 @@ impl Work {
         if self.cancel.is_cancelled() || !self.write(intent).await {
             return Outcome::Stopped;
         }
-        let prepared = self.make(&self.config).and_then(|step| Ok((step, reveal_all(&self.session.vault, &before)?)));
-        let (step, before) = match prepared {
+        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let prepared = self
+            .make(&self.config)
+            .and_then(|step| Ok((step, reveal_all(&self.session.vault, &before)?, self.context(&signals, &told)?)));
+        let (step, before, context) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed { failure },
         };
-        let (signals, told) = (self.signals(), self.cancel.child_token());
-        let context = self.context(&signals, &told);
         let end = self.limits(&told, &signals).guard(step.run(&context, &before)).await;
         signals.finish();
         match end {
@@ -195,13 +198,14 @@ impl Work {
             return Outcome::Stopped;
         }
         let body = custom.as_ref().unwrap_or(&self.config);
-        let prepared = self.make(body).and_then(|step| Ok((step, reveal_all(&self.session.vault, &before)?)));
-        let (step, before) = match prepared {
+        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let prepared = self
+            .make(body)
+            .and_then(|step| Ok((step, reveal_all(&self.session.vault, &before)?, self.context(&signals, &told)?)));
+        let (step, before, context) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed { failure },
         };
-        let (signals, told) = (self.signals(), self.cancel.child_token());
-        let context = self.context(&signals, &told);
         let work = async {
             if custom.is_none() {
                 return step.undo(&context, &before).await;
@@ -225,13 +229,19 @@ impl Work {
     }
 }
 
+/// A value as the journal may keep it, marks in place of secrets; `None` when the value could not be had back from that.
+pub(super) fn conceal_all(vault: &Vault, value: &Value) -> Option<Value> {
+    let kept = vault.conceal(value);
+    (reveal_all(vault, &kept).ok().as_ref() == Some(value)).then_some(kept)
+}
+
 /// A value with every mark replaced by its secret: for a step, in memory.
 fn reveal_all(vault: &Vault, value: &Value) -> Result<Value, Failure> {
     use secrecy::ExposeSecret as _;
     let reveal = |text: &str| {
         vault.reveal(text).map(|value| value.expose_secret().to_owned()).map_err(|unknown| {
             let error = StepError::permanent(format!("the secret `{}` is not at hand", unknown.0))
-                .help("what was seen before the first attempt holds it: make it available again");
+                .help("what the journal keeps of the step holds it: make it available again");
             error.to_failure()
         })
     };

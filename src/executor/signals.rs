@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::MAX_OUTPUT;
+use super::attempt::conceal_all;
 use super::logs::StepLog;
 use super::session::Session;
 use super::tasks::Outbox;
@@ -102,7 +103,11 @@ impl Signals for StepSignals {
     fn checkpoint(&self, token: Value) -> BoxFuture<'_, Result<(), StepError>> {
         async move {
             let Some(outbox) = &self.outbox else { return Ok(()) };
-            let token = self.session.vault.conceal(&token);
+            // A step that goes on from a token it did not write would leave things out and report success.
+            let token = conceal_all(&self.session.vault, &token).ok_or_else(|| {
+                StepError::permanent("a checkpoint holds a secret in a form that cannot be had back from the journal")
+                    .help("names and places that a step remembers cannot hold secrets in disguise: rename, or leave them out")
+            })?;
             let size = token.to_string().len();
             if size > MAX_OUTPUT {
                 return Err(StepError::permanent(format!("a checkpoint of {size} bytes is too large for the journal"))

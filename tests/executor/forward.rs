@@ -282,6 +282,30 @@ steps:
     assert!(!text.iter().any(|line| line.contains("line1") || line.contains("line2")), "{text:?}");
 }
 
+/// `object.sync` remembers the name that it came to: a mark in its place would sort behind every name there is, and the
+/// rest would be left out.
+#[tokio::test]
+async fn a_checkpoint_with_a_secret_in_it_comes_back_as_it_was() {
+    let lab = Lab::new();
+    lab.write("tenant.txt", "acme/secret");
+    let text = r"
+secrets: { tenant: { file: tenant.txt } }
+steps: [{ id: a, uses: test.act, with: { place: 'acme/secret/2024/x' } }]
+";
+    let (run, status) = lab.run(text).await;
+    assert_eq!(status, RunStatus::Failed);
+    let token = lab.records(&run).into_iter().find_map(|record| match record.event {
+        Event::Checkpoint { token, .. } => Some(token),
+        _ => None,
+    });
+    assert_eq!(token, Some(json!(format!("{}/2024/x", ferry::secret::mark("tenant")))), "the journal has the mark");
+    assert_eq!(lab.resume(&run).await, RunStatus::Succeeded, "{}", failure(&lab.engine(&run), "a"));
+
+    // What could not be had back is refused when it is written, not when it is needed.
+    let (run, _) = lab.run("steps: [{ id: a, uses: test.act, with: { place: MARK } }]").await;
+    assert!(failure(&lab.engine(&run), "a").contains("cannot be had back"), "{}", failure(&lab.engine(&run), "a"));
+}
+
 #[tokio::test]
 async fn a_missing_secret_fails_the_step_that_needs_it_and_stops_a_start_that_looks_first() {
     let lab = Lab::new();

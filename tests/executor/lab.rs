@@ -63,6 +63,10 @@ pub struct Act {
     /// It leaves what the journal holds of it at this moment: how many intents, and the last checkpoint.
     #[serde(default)]
     reads_journal: bool,
+    /// What its first attempt writes as a checkpoint and fails with; a later one goes on only if it gets just that back.
+    /// `MARK` in it is the character that opens a mark.
+    #[serde(default)]
+    place: Option<String>,
     /// It says that it gets on until it is told to stop, this often.
     #[serde(default)]
     ticks: bool,
@@ -124,6 +128,15 @@ impl Step for Act {
         }
         for token in from..self.checkpoints {
             ctx.save(&(token + 1)).await?;
+        }
+        if let Some(place) = self.place.as_deref().map(|place| place.replace("MARK", "\u{F5E5}")) {
+            if ctx.attempt.number == 1 {
+                ctx.save(&place).await?;
+                return Err(StepError::permanent("it went no further"));
+            }
+            if ctx.attempt.checkpoint.as_ref().and_then(Value::as_str) != Some(&*place) {
+                return Err(StepError::permanent("another checkpoint came back"));
+            }
         }
         if self.reads_journal {
             let journal = Journal::read(ctx.base.join(".ferry")).expect("there");
