@@ -6,6 +6,7 @@
 mod dot;
 mod layout;
 mod mermaid;
+mod nested;
 mod net;
 mod svg;
 mod text;
@@ -66,6 +67,16 @@ fn class_of(state: State) -> &'static str {
         _ => "running",
     }
 }
+
+/// The colour behind each class, in the formats that know no dark page.
+const FILLS: [(&str, &str); 6] = [
+    ("succeeded", "#bbf7d0"),
+    ("failed", "#fecaca"),
+    ("running", "#bae6fd"),
+    ("waits", "#fde68a"),
+    ("undone", "#e9d5ff"),
+    ("skipped", "#e5e7eb"),
+];
 
 /// The formats of `ferry graph`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

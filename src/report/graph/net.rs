@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::engine::{Body, Definition, StepDef, StepPath, UndoDef};
+use crate::report::telling::one_line;
 
 /// What is drawn.
 #[derive(Debug, Default)]
@@ -48,9 +49,12 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Frame {
     pub path: String,
+    /// What people read beside it.
+    pub name: Option<String>,
     pub uses: String,
     pub parent: Option<usize>,
     pub is_each: bool,
+    pub is_finally: bool,
 }
 
 /// Where edges to and from a step of a list end: a pipeline has first and last steps of its own.
@@ -90,9 +94,11 @@ impl Net {
             ends.push(if let Some(inner) = inside {
                 self.frames.push(Frame {
                     path: path.to_string(),
+                    name: step.name.as_deref().map(one_line),
                     uses: step.uses.clone(),
                     parent: frame,
                     is_each: step.for_each,
+                    is_finally: half == Half::Finally,
                 });
                 let own = self.frames.len() - 1;
                 let inner_ends = self.add(&inner.steps, Some(&path), Some(own), half, is_pivot);
@@ -107,7 +113,7 @@ impl Net {
             } else {
                 self.nodes.push(Node {
                     path: path.to_string(),
-                    name: step.name.clone(),
+                    name: step.name.as_deref().map(one_line),
                     uses: step.uses.clone(),
                     needs: Vec::new(),
                     dependants: Vec::new(),
@@ -198,7 +204,22 @@ impl Net {
     }
 }
 
+impl Frame {
+    /// The line above what is inside it.
+    pub fn title(&self) -> String {
+        let name = self.name.as_ref().map_or(String::new(), |name| format!(" · {name}"));
+        let each = if self.is_each { ", for each" } else { "" };
+        format!("{}{name} ({}{each})", self.path, self.uses)
+    }
+}
+
 impl Node {
+    /// The lines in its box: the path, its name if it has one, the type, what is special about it.
+    pub fn lines(&self) -> Vec<String> {
+        let tags = Some(self.tags().join(", ")).filter(|tags| !tags.is_empty());
+        [Some(self.path.clone()), self.name.clone(), Some(self.uses.clone()), tags].into_iter().flatten().collect()
+    }
+
     /// The words that tell what is special about it.
     pub fn tags(&self) -> Vec<String> {
         let mut tags = Vec::new();

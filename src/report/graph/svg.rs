@@ -8,6 +8,7 @@ use super::{States, class_of};
 use crate::engine::Definition;
 use crate::report::escape::escaped;
 use crate::report::style::{state_sign, state_word};
+use crate::report::telling::shortened;
 
 const HEIGHT: f64 = 46.0;
 const RANK_GAP: f64 = 40.0;
@@ -15,6 +16,9 @@ const NODE_GAP: f64 = 26.0;
 const MARGIN: f64 = 24.0;
 /// The room that a line across the drawing takes.
 const BAND: f64 = 44.0;
+
+/// Columns of a step's name; a box that is wider moves all others away.
+const LONGEST_NAME: usize = 40;
 
 const STYLE: &str = "
 .dag{--ink:#1f2933;--soft:#66727f;--paper:#ffffff;--box:#f8fafc;--edge:#94a3b8;--rim:#cbd5e1;--ok:#15803d;--okbg:#dcfce7;--bad:#b91c1c;--badbg:#fee2e2;--run:#0369a1;--runbg:#e0f2fe;--wait:#a16207;--waitbg:#fef3c7;--undo:#7e22ce;--undobg:#f3e8ff;--pivot:#d97706}
@@ -112,7 +116,8 @@ fn draw(node: &Node, states: &States, (x, y): (f64, f64), width: f64, out: &mut 
     let class = state.map_or("pending", class_of);
     let left = x - width / 2.0;
     let tags = node.tags();
-    let title = [Some(node.path.clone()), Some(node.uses.clone()), state.map(|state| state_word(state).to_owned())]
+    let state_word = state.map(|state| state_word(state).to_owned());
+    let title = [Some(node.path.clone()), node.name.clone(), Some(node.uses.clone()), state_word]
         .into_iter()
         .flatten()
         .chain(tags.iter().cloned())
@@ -147,7 +152,11 @@ fn draw(node: &Node, states: &States, (x, y): (f64, f64), width: f64, out: &mut 
 }
 
 fn second_line(node: &Node) -> String {
-    let mut line = node.uses.clone();
+    let mut line = match &node.name {
+        // The whole of a long one is in the title.
+        Some(name) => format!("{} · {}", shortened(name, LONGEST_NAME), node.uses),
+        None => node.uses.clone(),
+    };
     for tag in node.tags().iter().filter(|tag| *tag != "pivot") {
         line.push_str(" · ");
         line.push_str(tag);

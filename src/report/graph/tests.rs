@@ -1,6 +1,7 @@
 //! Drawings of one pipeline that has everything.
 
 use super::*;
+use crate::engine::{Body, StepDef};
 use crate::report::Style;
 use crate::report::sample::{definition, orders, step};
 
@@ -48,6 +49,24 @@ fn svg_is_well_formed_and_escaped() {
         !drawn.contains("http") || drawn.matches("http").count() == 1 + drawn.matches("http.request").count(),
         "nothing is loaded"
     );
+}
+
+#[test]
+fn every_drawing_shows_the_names_of_steps() {
+    let named = |id: &str, name: &str| StepDef { name: Some(name.to_owned()), ..step(id, "command", &[]) };
+    let inner = definition("inner", vec![named("deep", "Deep <inside>")], vec![]);
+    let module = StepDef { body: Body::Pipeline(Box::new(inner)), ..named("tidy", "Tidy up") };
+    let pipeline = definition("named", vec![named("copy", "Copy the\nuploads")], vec![module]);
+    let drawn = [mermaid, dot, svg].map(|draw| draw(&pipeline, &States::new()));
+    for drawn in &drawn {
+        assert!(drawn.contains("Copy the uploads"), "{drawn}");
+    }
+    let [mermaid, dot, svg] = drawn;
+    assert!(mermaid.contains("<b>tidy/deep</b><br/>Deep #lt;inside#gt;<br/>command"), "{mermaid}");
+    assert!(dot.contains("tidy/deep\\nDeep <inside>\\ncommand") && svg.contains("Deep &lt;inside&gt; · command"), "{dot}{svg}");
+    // What `finally` runs stands inside it.
+    let place = |what: &str| mermaid.find(what).unwrap_or_else(|| panic!("`{what}` is missing: {mermaid}"));
+    assert!(place("subgraph finally") < place("tidy · Tidy up") && place("Tidy up") < place("tidy/deep"), "{mermaid}");
 }
 
 #[test]

@@ -7,7 +7,6 @@ use super::net::{Half, Net, Node};
 use crate::engine::Definition;
 use crate::report::Style;
 use crate::report::style::{Tone, padded, state_sign, state_tone, state_word};
-use crate::report::telling::one_line;
 
 /// With more rails than this, the rest is told in words.
 const MOST_RAILS: usize = 24;
@@ -53,7 +52,7 @@ pub fn text(definition: &Definition, states: &States, style: Style) -> String {
         // The cells hold a placeholder where the node's own sign goes.
         let (left, right) = line.cells.split_once(NODE).unwrap_or((&line.cells, ""));
         let cells = format!("{}{}{}", style.paint(Tone::Faint, left), style.paint(tone, sign), style.paint(Tone::Faint, right));
-        let mut tags: Vec<String> = step.name.as_deref().map(one_line).into_iter().chain(step.tags()).collect();
+        let mut tags: Vec<String> = step.name.clone().into_iter().chain(step.tags()).collect();
         if let Some(&state) = states.get(&step.path) {
             tags.insert(0, state_word(state).to_owned());
         }
