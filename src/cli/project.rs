@@ -105,7 +105,7 @@ fn keep_out_of_git(folder: &Path) {
 /// The id and the state of a run: `text` is an id, a unique part of one, or `last`.
 pub(super) fn read_run(journal: &Journal, text: &str) -> Result<(String, Engine), Fault> {
     let run = journal.find_run(text)?;
-    let (engine, _) = fold_run(&journal, &run)?;
+    let (engine, _) = fold_run(journal, &run)?;
     Ok((run, engine))
 }
 

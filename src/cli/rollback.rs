@@ -63,7 +63,7 @@ impl Rollback {
             journal.put(run, &Request::Rollback { by: by(), past_pivot: self.past_pivot }).await?;
             until_free(journal, run).await
         })??;
-        let (engine, _) = fold_run(&journal, run)?;
+        let (engine, _) = fold_run(journal, run)?;
         let exit = ending::exit_of(&engine, Asked::Rollback);
         if context.out.json {
             context.out.json_line(&ending::document(&engine, exit, &Value::Null))?;
