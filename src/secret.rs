@@ -7,9 +7,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
+use base64::engine::general_purpose;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -173,7 +175,7 @@ impl Vault {
         let inner = self.value(inner)?;
         let inner = inner.expose_secret();
         Ok(SecretString::from(match helper {
-            "base64" => base64::engine::general_purpose::STANDARD.encode(inner),
+            "base64" => general_purpose::STANDARD.encode(inner),
             "sha256" => format!("{:x}", Sha256::digest(inner.as_bytes())),
             "lower" => inner.to_lowercase(),
             "upper" => inner.to_uppercase(),
@@ -197,64 +199,51 @@ impl Vault {
         Ok(self.insert(&format!("{helper}({})", bare.join(",")), SecretString::from(apply(&revealed))))
     }
 
-    /// Every form in which a secret may show up in foreign text, with the mark that stands for it; longest first.
-    fn forms(&self) -> Vec<(String, String)> {
-        let mut forms = Vec::new();
+    /// Every form in which a secret may show up in foreign text; longest first.
+    fn forms(&self) -> Vec<Form> {
+        let mut forms: Vec<Form> = Vec::new();
         for (name, value) in self.read().iter() {
             let raw = value.expose_secret();
             if raw.len() < SHORTEST_SEARCHED {
                 continue;
             }
-            let mut add = |form: String, mark: String| {
-                if form.len() >= SHORTEST_SEARCHED && !forms.iter().any(|(known, _)| *known == form) {
-                    forms.push((form, mark));
+            let mut add = |text: String, mark: String, (before, after): (usize, usize)| {
+                if text.len() >= SHORTEST_SEARCHED && !forms.iter().any(|known| known.text == text) {
+                    forms.push(Form { text, mark, before, after });
                 }
             };
-            add(raw.to_owned(), mark(name));
+            let alone = (0, 0);
+            add(raw.to_owned(), mark(name), alone);
             let json = serde_json::to_string(raw).unwrap_or_default();
-            add(json.trim_matches('"').to_owned(), mark(name));
-            add(url::form_urlencoded::byte_serialize(raw.as_bytes()).collect(), mark(name));
-            add(base64::engine::general_purpose::STANDARD.encode(raw), mark(&format!("base64({name})")));
-            add(base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw), mark(&format!("base64({name})")));
-            add(base64::engine::general_purpose::URL_SAFE.encode(raw), mark(&format!("base64({name})")));
-            add(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(raw), mark(&format!("base64({name})")));
-            // `user:password` and the like shift the encoding: search the part that is the same at each offset.
-            for lead in 1..3 {
-                let shifted =
-                    base64::engine::general_purpose::STANDARD_NO_PAD.encode([vec![0; lead], raw.as_bytes().to_vec()].concat());
-                let whole = (lead + raw.len()) / 3 * 4;
-                if whole > 4 + SHORTEST_SEARCHED {
-                    add(shifted[4..whole].to_owned(), mark(&format!("base64({name})")));
+            add(json.trim_matches('"').to_owned(), mark(name), alone);
+            add(url::form_urlencoded::byte_serialize(raw.as_bytes()).collect(), mark(name), alone);
+            let encoded = || mark(&format!("base64({name})"));
+            for alphabet in [&general_purpose::STANDARD, &general_purpose::URL_SAFE] {
+                add(alphabet.encode(raw), encoded(), alone);
+                add(alphabet.encode(raw).trim_end_matches('=').to_owned(), encoded(), alone);
+                // `user:password` and the like shift the encoding. What is the same whatever stands around is searched
+                // for, and the digits beside it go too that share a group of four with it.
+                for lead in 0..3 {
+                    let shifted = alphabet.encode([vec![0; lead], raw.as_bytes().to_vec()].concat());
+                    let (first, end) = ((8 * lead).div_ceil(6), 8 * (lead + raw.len()) / 6);
+                    add(shifted[first..end].to_owned(), encoded(), (first, (4 - end % 4) % 4));
                 }
             }
         }
-        forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
+        forms.sort_by_key(|form| std::cmp::Reverse(form.text.len()));
         forms
     }
 
     /// Foreign text for people: every form of every secret becomes `***`.
     pub fn mask(&self, text: &str) -> String {
-        let mut shown = unmarked(text).into_owned();
-        for (form, _) in self.forms() {
-            if shown.contains(&form) {
-                shown = shown.replace(&form, MASK);
-            }
-        }
-        shown
+        let shown = unmarked(text);
+        replaced(&shown, &self.forms(), |_| MASK)
     }
 
     /// Foreign data that stays usable: every secret in it becomes its mark again. Forged marks are taken out first.
     pub fn conceal(&self, value: &Value) -> Value {
         let forms = self.forms();
-        map_strings(value, &|text| {
-            let mut kept = sanitize(text).into_owned();
-            for (form, mark) in &forms {
-                if kept.contains(form.as_str()) {
-                    kept = kept.replace(form.as_str(), mark);
-                }
-            }
-            kept
-        })
+        map_strings(value, &|text| replaced(&sanitize(text), &forms, |form| &form.mark))
     }
 
     /// A failure as a value that holds no secret.
@@ -268,8 +257,58 @@ impl Vault {
 
     /// The length of the longest form: what a masker of a stream must hold back to catch a secret across a border.
     pub fn longest_form(&self) -> usize {
-        self.forms().first().map_or(0, |(form, _)| form.len())
+        self.forms().iter().map(|form| form.before + form.text.len() + form.after).max().unwrap_or(0)
     }
+}
+
+/// A form in which a secret may show up in foreign text.
+struct Form {
+    text: String,
+    /// What stands for it.
+    mark: String,
+    /// How many digits of base64 in front of it and behind it hold a part of the secret.
+    before: usize,
+    after: usize,
+}
+
+impl Form {
+    /// The places in a text that hold it. They may overlap: of `abab`, the text `ababab` holds two.
+    fn places<'t>(&'t self, text: &'t str) -> impl Iterator<Item = Range<usize>> + 't {
+        let step = self.text.chars().next().map_or(1, char::len_utf8);
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let start = from + text[from..].find(&self.text)?;
+            from = start + step;
+            let end = start + self.text.len();
+            let is_digit = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte);
+            let bytes = text.as_bytes();
+            let before = bytes[..start].iter().rev().take(self.before).take_while(is_digit).count();
+            let after = bytes[end..].iter().take(self.after).take_while(is_digit).count();
+            Some(start - before..end + after)
+        })
+    }
+}
+
+/// The text with something else in every place that holds a form. All are looked for before any is replaced, because what
+/// belongs to one may reach into another; of those that overlap, the longest says what stands in their place.
+fn replaced<'f>(text: &str, forms: &'f [Form], by: impl Fn(&'f Form) -> &'f str) -> String {
+    let mut places: Vec<(Range<usize>, usize)> =
+        forms.iter().enumerate().flat_map(|(form, it)| it.places(text).map(move |place| (place, form))).collect();
+    places.sort_by_key(|(place, _)| place.start);
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    let mut places = places.into_iter().peekable();
+    while let Some((mut place, mut form)) = places.next() {
+        while let Some((other, longer)) = places.next_if(|(other, _)| other.start < place.end) {
+            place.end = place.end.max(other.end);
+            form = form.min(longer);
+        }
+        out.push_str(&text[done..place.start]);
+        out.push_str(by(&forms[form]));
+        done = place.end;
+    }
+    out.push_str(&text[done..]);
+    out
 }
 
 #[cfg(test)]
@@ -295,9 +334,7 @@ mod tests {
     #[test]
     fn the_mark_follows_the_value_through_a_helper() {
         let vault = vault();
-        let derived = vault
-            .derive("base64", &[mark("repl")], &|args| base64::engine::general_purpose::STANDARD.encode(&args[0]))
-            .expect("known");
+        let derived = vault.derive("base64", &[mark("repl")], &|args| general_purpose::STANDARD.encode(&args[0])).expect("known");
         assert_eq!(derived, mark("base64(repl)"));
         // Another process that holds only the named secret can still reveal it.
         assert!(super::tests::vault().reveal(&derived).is_ok());
@@ -307,11 +344,44 @@ mod tests {
     fn every_encoding_of_a_secret_is_masked() {
         let vault = vault();
         let raw = "s3cr3t/\"pässword";
-        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("me:{raw}"));
+        let encoded = general_purpose::STANDARD.encode(format!("me:{raw}"));
         let json = serde_json::to_string(raw).expect("a string is JSON");
         let url: String = url::form_urlencoded::byte_serialize(raw.as_bytes()).collect();
         let shown = vault.mask(&format!("{raw} {encoded} {json} {url}"));
         assert!(!shown.contains("s3cr3t") && !shown.contains(&encoded[8..16]), "{shown}");
+    }
+
+    #[test]
+    fn no_digit_of_base64_that_shares_a_group_with_a_secret_is_shown() {
+        for secret in ["abcd", "p@ss~", "s3cr3t", "?>~7777", "hunter2hunter2"] {
+            let vault = Vault::default();
+            vault.insert("key", SecretString::from(secret));
+            for (lead, tail) in (0..7).flat_map(|lead| (0..7).map(move |tail| (lead, tail))) {
+                for alphabet in [general_purpose::STANDARD, general_purpose::URL_SAFE_NO_PAD] {
+                    let encoded = alphabet.encode(format!("{}{secret}{}", &"before"[..lead], &"behind"[..tail]));
+                    // Groups that hold nothing but what stands around may be shown.
+                    let (before, end) = (lead / 3 * 4, encoded.len().min((lead + secret.len()).div_ceil(3) * 4));
+                    let wanted = format!("<{}***{}>", &encoded[..before], &encoded[end..]);
+                    assert_eq!(vault.mask(&format!("<{encoded}>")), wanted, "{secret} between {lead} and {tail}: {encoded}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_that_touch_or_overlap_are_all_masked() {
+        let vault = Vault::default();
+        for (name, value) in [("a", "abab"), ("b", "babyface"), ("user", "operator"), ("pass", "swordfish")] {
+            vault.insert(name, SecretString::from(value));
+        }
+        assert_eq!(vault.mask("ababab, ababyface"), "***, ***");
+        for between in [":", "", "::"] {
+            let encoded = general_purpose::STANDARD.encode(format!("operator{between}swordfish"));
+            let shown = vault.mask(&encoded);
+            assert!(shown.chars().all(|c| c == '*'), "{encoded} is shown as {shown}");
+        }
+        let kept = vault.conceal(&Value::String("operator:swordfish".to_owned()));
+        assert_eq!(kept, Value::String(format!("{}:{}", mark("user"), mark("pass"))));
     }
 
     #[test]
