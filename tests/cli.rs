@@ -8,5 +8,6 @@ mod cli {
     mod readme;
     mod redirect;
     mod running;
+    mod secret;
     mod surface;
 }

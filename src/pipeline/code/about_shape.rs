@@ -133,7 +133,7 @@ steps:
         },
         Code::Unused => About {
             why: "A warning. Nothing mentions it, which is most often a misspelling elsewhere or a leftover. A secret that is \
-                  listed has to be there when the run starts, used or not.",
+                  listed is fetched when the run starts, used or not.",
             wrong: "
 inputs:
   greeting: {}
