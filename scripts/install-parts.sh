@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
 # (SFTP). Does nothing that is done already. With a name or names: only those (`rclone`, `azurite`, `sshd`), and what is
-# never installed unasked: `s3sync`, `s5cmd` and `boto3`, which `make bench-objects` measures.
+# never installed unasked: `s3sync`, `s5cmd` and `boto3`, which `make bench-objects` measures, and `garage`, an S3
+# server that is built from source.
 set -eu
 
 parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
@@ -31,7 +32,8 @@ runs() { printf 'import os, subprocess, sys; subprocess.check_call([os.path.dirn
 install_crate() {
     crate="$1" version="$2"
     shift 2
-    if "$parts/bin/$crate" --version 2>/dev/null | grep -q "$version"; then return; fi
+    # Not every program tells its version; cargo keeps what it installed.
+    if [ -x "$parts/bin/$crate" ] && grep -q "\"$crate $version " "$parts/.crates.toml" 2>/dev/null; then return; fi
     say "$crate $version, from crates.io: this takes some minutes"
     CARGO_TARGET_DIR="$parts/build" cargo install --quiet --locked "$crate" --version "$version" --root "$parts" "$@" || return 1
     rm -rf "$parts/build"
@@ -69,6 +71,7 @@ for part in $wanted; do
         s5cmd) install_python s5cmd "$(runs s5cmd)" || failed="$failed $part" ;;
         boto3) install_python boto3 "import boto3" || failed="$failed $part" ;;
         s3sync) install_crate s3sync 1.62.4 --no-default-features || failed="$failed $part" ;;
+        garage) install_crate garage 2.5.0 --no-default-features --features bundled-libs,sqlite || failed="$failed $part" ;;
         *) say "no such part: $part"; exit 2 ;;
     esac
 done

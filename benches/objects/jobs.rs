@@ -1,5 +1,16 @@
 //! The work that is measured.
 
+/// Between which servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// Our own, in memory.
+    Memory,
+    /// Two of Garage.
+    Garage,
+    /// Garage and Azurite.
+    GarageToAzure,
+}
+
 /// One job.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -7,6 +18,8 @@ pub struct Job {
     pub name: &'static str,
     /// What the table calls it.
     pub title: String,
+    /// Between which servers.
+    pub ends: Ends,
     /// How many objects.
     pub count: u64,
     /// The size of each in bytes.
@@ -21,7 +34,7 @@ pub struct Job {
 
 impl Job {
     fn new(name: &'static str, title: &str, count: u64, size: u64) -> Self {
-        Self { name, title: title.to_owned(), count, size, is_unchanged: false, latency: 0, rate: 0 }
+        Self { name, title: title.to_owned(), ends: Ends::Memory, count, size, is_unchanged: false, latency: 0, rate: 0 }
     }
 
     fn unchanged(self) -> Self {
@@ -32,6 +45,10 @@ impl Job {
         Self { name, title: format!("{}, 20 ms and 50 MB/s", self.title), latency: 20, rate: 50, ..self }
     }
 
+    fn between(self, ends: Ends, words: &str) -> Self {
+        Self { title: format!("{}, {words}", self.title), ends, ..self }
+    }
+
     /// Whether its objects go in parts.
     pub fn is_large(&self) -> bool {
         self.size > 64 << 20
@@ -40,6 +57,11 @@ impl Job {
     /// What fills the bucket `box` of a server with it.
     pub fn fill(&self) -> String {
         format!("box:{},{}", self.count, self.size)
+    }
+
+    /// Whether it needs servers that are not installed unasked: then it runs only when it is named.
+    pub fn is_named_only(&self) -> bool {
+        self.ends != Ends::Memory
     }
 
     /// Whether it would take minutes with one request after the other.
@@ -62,6 +84,9 @@ pub fn all(share: u64) -> Vec<Job> {
         Job::new("", "10,000 × 4 KiB", 10_000, small).far("small-far"),
         Job::new("", "1,000 × 1 MiB", 1000, middle).far("middle-far"),
         Job::new("", "2 × 2 GiB", 2, large).far("large-far"),
+        Job::new("garage", "10,000 × 4 KiB", 10_000, small).between(Ends::Garage, "Garage to Garage"),
+        Job::new("garage-middle", "1,000 × 1 MiB", 1000, middle).between(Ends::Garage, "Garage to Garage"),
+        Job::new("garage-azure", "10,000 × 4 KiB", 10_000, small).between(Ends::GarageToAzure, "Garage to Azurite"),
     ];
     if share != 100 {
         for job in &mut jobs {

@@ -4,6 +4,8 @@
 
 mod jobs;
 mod measure;
+#[path = "../../tests/parts/mod.rs"]
+mod parts;
 mod peers;
 mod place;
 mod rounds;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::jobs::Job;
+use super::jobs::{Ends, Job};
 use super::place::{Place, REGION};
 
 /// A tool.
@@ -63,17 +63,29 @@ impl Tool {
         let arguments: &[&str] = match self {
             Self::S5cmd => &["version"],
             Self::Boto3 => &["-c", "import boto3; print('boto3', boto3.__version__)"],
+            // Built without the crates that tell it.
+            Self::S3sync => &["--help"],
             _ => &["--version"],
         };
         let output = Command::new(self.program()).args(arguments).output();
         match output {
             Ok(output) if output.status.success() => {
+                if self == Self::S3sync {
+                    return Ok(installed("s3sync").unwrap_or_else(|| "s3sync".to_owned()));
+                }
                 let line = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
                 Ok(if line.contains(self.name()) { line } else { format!("{} {line}", self.name()) })
             }
             _ => Err(format!("{0} is missing: run `scripts/install-parts.sh {0}`, or choose others with --tool", self.name())),
         }
     }
+}
+
+/// Name and version of a crate that cargo has installed there, as cargo wrote it down: `"s3sync 1.62.4 (registry+…)" = …`.
+fn installed(crate_name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(parts().join(".crates.toml")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix('"')?.strip_prefix(&format!("{crate_name} ")))?;
+    Some(format!("{crate_name} {}", line.split(' ').next()?))
 }
 
 /// Where `scripts/install-parts.sh` puts programs.
@@ -119,7 +131,9 @@ pub fn entrants(job: &Job, tools: &[Tool]) -> Vec<Entrant> {
         found.push(Entrant { tool, label: label.to_owned(), flags: flags.to_vec(), is_variant });
     };
     for tool in tools {
+        let is_azure = job.ends == Ends::GarageToAzure;
         match tool {
+            Tool::S3sync | Tool::S5cmd | Tool::Boto3 if is_azure => {}
             Tool::Rclone if job.is_unchanged => {
                 for (label, flags) in RCLONE_UNCHANGED {
                     add(*tool, label, flags, false);

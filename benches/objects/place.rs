@@ -4,8 +4,90 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use opendal::Operator;
+
+use super::jobs::{Ends, Job};
+use super::parts::{self, AZURE_ACCOUNT, AZURE_KEY, GARAGE_NEW, GARAGE_OLD, Keys};
+use super::server::Fill;
+
+/// One end of a copy: a server and its place.
+pub struct End {
+    /// Its bucket.
+    pub place: Place,
+    process: u32,
+    _server: Held,
+}
+
+/// Whatever ends when it is dropped.
+enum Held {
+    Memory { _server: Server },
+    Part { _server: parts::Server },
+}
+
+impl End {
+    /// The source of a job, with all objects in it.
+    pub fn source(job: &Job, settings: &Settings) -> Result<Self, String> {
+        if job.ends == Ends::Memory {
+            return Self::memory(parts::OLD, &Settings { fill: vec![job.fill()], ..settings.clone() });
+        }
+        let end = Self::part(parts::garage(GARAGE_OLD), "garage", |server| s3(server.port, GARAGE_OLD))?;
+        upload(&end.place, &job.fill().parse()?).map_err(|error| error.to_string())?;
+        Ok(end)
+    }
+
+    /// An empty target.
+    pub fn target(job: &Job, settings: &Settings) -> Result<Self, String> {
+        match job.ends {
+            Ends::Memory => Self::memory(parts::NEW, settings),
+            Ends::Garage => Self::part(parts::garage(GARAGE_NEW), "garage", |server| s3(server.port, GARAGE_NEW)),
+            Ends::GarageToAzure => {
+                let server = parts::azure();
+                if let Some(server) = &server {
+                    // It makes the container, too.
+                    runtime().map_err(|error| error.to_string())?.block_on(parts::scene::azure_store(server));
+                }
+                Self::part(server, "azurite", |server| Place {
+                    is_azure: true,
+                    endpoint: format!("http://127.0.0.1:{}/{AZURE_ACCOUNT}", server.port),
+                    id: AZURE_ACCOUNT.to_owned(),
+                    secret: AZURE_KEY.to_owned(),
+                    bucket: "box".to_owned(),
+                })
+            }
+        }
+    }
+
+    fn memory(keys: Keys, settings: &Settings) -> Result<Self, String> {
+        let server = Server::start(keys, settings).map_err(|error| format!("cannot start a server: {error}"))?;
+        Ok(Self { place: s3(server.port, keys), process: server.child.id(), _server: Held::Memory { _server: server } })
+    }
+
+    fn part(server: Option<parts::Server>, name: &str, place: impl Fn(&parts::Server) -> Place) -> Result<Self, String> {
+        let server = server.ok_or_else(|| format!("{name} is missing: run `scripts/install-parts.sh {name}`"))?;
+        Ok(Self { place: place(&server), process: server.process(), _server: Held::Part { _server: server } })
+    }
+
+    /// Seconds of CPU time that its server has used.
+    pub fn cpu(&self) -> f64 {
+        cpu(self.process)
+    }
+}
+
+fn s3(port: u16, keys: Keys) -> Place {
+    Place {
+        is_azure: false,
+        endpoint: format!("http://127.0.0.1:{port}"),
+        id: keys.id.to_owned(),
+        secret: keys.secret.to_owned(),
+        bucket: "box".to_owned(),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    opendal::install_default();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
 
 /// A bucket or container, and the key to it.
 #[derive(Debug, Clone)]
@@ -22,11 +104,10 @@ pub struct Place {
     pub bucket: String,
 }
 
-/// A running server. It ends when its standard input does: also when this process dies.
-pub struct Server {
+/// A server of our own. It ends when its standard input does: also when this process dies.
+struct Server {
     child: Child,
     port: u16,
-    key: (&'static str, &'static str),
 }
 
 /// What a server is started with.
@@ -46,9 +127,9 @@ pub struct Settings {
 
 impl Server {
     /// Starts one, with the bucket `box`.
-    pub fn start(key: (&'static str, &'static str), settings: &Settings) -> std::io::Result<Self> {
+    fn start(keys: Keys, settings: &Settings) -> std::io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", "--bucket", "box", "--key", &format!("{}:{}", key.0, key.1)]);
+        command.args(["serve", "--bucket", "box", "--key", &format!("{}:{}", keys.id, keys.secret)]);
         command.args(["--latency", &settings.latency.to_string(), "--rate", &settings.rate.to_string()]);
         for fill in &settings.fill {
             command.args(["--fill", fill]);
@@ -64,23 +145,7 @@ impl Server {
             BufReader::new(out).read_line(&mut line)?;
         }
         let port = line.trim().parse().map_err(|_| std::io::Error::other("the server did not start"))?;
-        Ok(Self { child, port, key })
-    }
-
-    /// Its bucket.
-    pub fn place(&self) -> Place {
-        Place {
-            is_azure: false,
-            endpoint: format!("http://127.0.0.1:{}", self.port),
-            id: self.key.0.to_owned(),
-            secret: self.key.1.to_owned(),
-            bucket: "box".to_owned(),
-        }
-    }
-
-    /// Seconds of CPU time it has used.
-    pub fn cpu(&self) -> f64 {
-        cpu(self.child.id())
+        Ok(Self { child, port })
     }
 }
 
@@ -92,7 +157,7 @@ impl Drop for Server {
 }
 
 /// Seconds of CPU time that a process has used.
-pub fn cpu(process: u32) -> f64 {
+fn cpu(process: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The second field is a name in brackets, and may hold anything.
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -106,28 +171,9 @@ pub type Listing = BTreeMap<String, (u64, String)>;
 
 /// Lists a place with OpenDAL: none of the tools that are measured, nor ferry's own listing.
 pub fn list(place: &Place) -> opendal::Result<Listing> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| opendal::Error::new(opendal::ErrorKind::Unexpected, error.to_string()))?;
-    opendal::install_default();
+    let runtime = runtime().map_err(|error| opendal::Error::new(opendal::ErrorKind::Unexpected, error.to_string()))?;
     runtime.block_on(async {
-        let operator = if place.is_azure {
-            let builder = opendal::services::Azblob::default()
-                .endpoint(&place.endpoint)
-                .account_name(&place.id)
-                .account_key(&place.secret)
-                .container(&place.bucket);
-            Operator::new(builder)?
-        } else {
-            let builder = opendal::services::S3::default()
-                .endpoint(&place.endpoint)
-                .region(REGION)
-                .access_key_id(&place.id)
-                .secret_access_key(&place.secret)
-                .bucket(&place.bucket);
-            Operator::new(builder)?
-        };
+        let operator = operator(place)?;
         let mut lister = operator.lister_with("").recursive(true).await?;
         let mut found = Listing::new();
         while let Some(entry) = lister.try_next().await? {
@@ -138,6 +184,37 @@ pub fn list(place: &Place) -> opendal::Result<Listing> {
             }
         }
         Ok(found)
+    })
+}
+
+fn operator(place: &Place) -> opendal::Result<Operator> {
+    if place.is_azure {
+        let builder = opendal::services::Azblob::default()
+            .endpoint(&place.endpoint)
+            .account_name(&place.id)
+            .account_key(&place.secret)
+            .container(&place.bucket);
+        return Operator::new(builder);
+    }
+    let builder = opendal::services::S3::default()
+        .endpoint(&place.endpoint)
+        .region(REGION)
+        .access_key_id(&place.id)
+        .secret_access_key(&place.secret)
+        .bucket(&place.bucket);
+    Operator::new(builder)
+}
+
+/// Puts the objects into a server that cannot be started with them.
+fn upload(place: &Place, fill: &Fill) -> opendal::Result<()> {
+    let runtime = runtime().map_err(|error| opendal::Error::new(opendal::ErrorKind::Unexpected, error.to_string()))?;
+    runtime.block_on(async {
+        let operator = operator(place)?;
+        let objects = futures::stream::iter(fill.objects()).map(|(key, pieces)| {
+            let operator = operator.clone();
+            async move { operator.write(&key, pieces).await.map(drop) }
+        });
+        objects.buffer_unordered(16).try_collect().await
     })
 }
 

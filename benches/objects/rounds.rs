@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::jobs::{self, Job};
 use super::measure::{Used, measure};
 use super::peers::{self, Entrant, Tool};
-use super::place::{self, Listing, Place, Server, Settings};
+use super::place::{self, End, Listing, Place, Settings};
 use super::{say, table};
 
 /// Run the rounds and print the table
@@ -58,7 +58,10 @@ pub fn run(run: &Run) -> Result<(), String> {
         return Err(format!("there is no job `{unknown}`: {}", names.join(", ")));
     }
     let mut text = format!("{}\n\n{}", versions.join("; "), table::HEAD);
-    for job in jobs.iter().filter(|job| run.job.is_empty() || run.job.iter().any(|name| name == job.name)) {
+    for job in jobs
+        .iter()
+        .filter(|job| if run.job.is_empty() { !job.is_named_only() } else { run.job.iter().any(|name| name == job.name) })
+    {
         say(&job.title);
         text.push_str(&table::rows(job, &rounds(run, job, &tools)?));
         // What there is so far is worth something when a later job fails.
@@ -73,22 +76,17 @@ pub fn run(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-const OLD: (&str, &str) = ("OLDACCESSKEY0001", "old-secret-0001-canary");
-const NEW: (&str, &str) = ("NEWACCESSKEY0002", "new-secret-0002-canary");
-
 fn rounds(run: &Run, job: &Job, tools: &[Tool]) -> Result<Vec<Runs>, String> {
-    let settings =
-        |fill: Vec<String>| Settings { latency: job.latency, rate: job.rate, cheap_etags: run.cheap_etags, drain: true, fill };
-    let start = |key, fill| Server::start(key, &settings(fill)).map_err(|error| format!("cannot start a server: {error}"));
-    let source = start(OLD, vec![job.fill()])?;
-    let from = place::list(&source.place()).map_err(|error| error.to_string())?;
+    let settings = Settings { latency: job.latency, rate: job.rate, cheap_etags: run.cheap_etags, drain: true, fill: Vec::new() };
+    let source = End::source(job, &settings)?;
+    let from = place::list(&source.place).map_err(|error| error.to_string())?;
     let mut all: Vec<Runs> = peers::entrants(job, tools).into_iter().map(|entrant| Runs { entrant, used: Vec::new() }).collect();
     // A re-run that finds nothing to do needs a target that the same tool has filled.
     let mut filled = Vec::new();
     if job.is_unchanged {
         for runs in &all {
-            let target = start(NEW, Vec::new())?;
-            once(run, &runs.entrant, job, &source.place(), &target.place(), &from)?;
+            let target = End::target(job, &settings)?;
+            once(run, &runs.entrant, job, &source.place, &target.place, &from)?;
             filled.push(target);
         }
     }
@@ -102,11 +100,11 @@ fn rounds(run: &Run, job: &Job, tools: &[Tool]) -> Result<Vec<Runs>, String> {
             let target = if let Some(target) = filled.get(at) {
                 target
             } else {
-                fresh = start(NEW, Vec::new())?;
+                fresh = End::target(job, &settings)?;
                 &fresh
             };
             let before = source.cpu() + target.cpu();
-            let used = once(run, &runs.entrant, job, &source.place(), &target.place(), &from)?;
+            let used = once(run, &runs.entrant, job, &source.place, &target.place, &from)?;
             let servers = source.cpu() + target.cpu() - before;
             let Used { wall, cpu, peak } = used;
             let (label, flags) = (&runs.entrant.label, runs.entrant.flags.join(" "));

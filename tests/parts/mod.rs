@@ -1,5 +1,5 @@
-//! Real servers for tests: S3 and WebDAV (rclone), Azure Blob (azurite), SFTP (sshd), each on a free port of 127.0.0.1,
-//! each ended when its value is dropped or when the test process dies.
+//! Real servers for tests: S3 (rclone, Garage), WebDAV (rclone), Azure Blob (azurite), SFTP (sshd), each on a free port
+//! of 127.0.0.1, each ended when its value is dropped or when the test process dies.
 //!
 //! A part that is missing is a loud skip, and a failure where `CI=true`. `scripts/install-parts.sh` installs them.
 #![allow(dead_code, reason = "each test binary uses some of it")]
@@ -52,6 +52,11 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts `program` so that it dies with this process, and waits until its port accepts. The port may be taken by
     /// another between the choice and the start: then another port is tried.
     fn start(data: tempfile::TempDir, command: &dyn Fn(u16, &Path) -> Command) -> Self {
@@ -123,6 +128,37 @@ pub fn s3(keys: Keys) -> Option<Server> {
         command.args(["serve", "s3", "--auth-key", &format!("{},{}", keys.id, keys.secret)]);
         command.args(["--addr", &format!("127.0.0.1:{port}"), "--config", "/dev/null", "--vfs-cache-mode", "off"]);
         command.arg(data);
+        command
+    }))
+}
+
+/// Garage's keys: it takes no others than of this form.
+pub const GARAGE_OLD: Keys =
+    Keys { id: "GK0000000000000000000000a1", secret: "00ca9a4700ca9a4700ca9a4700ca9a4700ca9a4700ca9a4700ca9a4700ca9a47" };
+/// Another server's.
+pub const GARAGE_NEW: Keys =
+    Keys { id: "GK0000000000000000000000b2", secret: "01ca9a4701ca9a4701ca9a4701ca9a4701ca9a4701ca9a4701ca9a4701ca9a47" };
+
+/// A Garage server of one node, with one bucket `box`.
+pub fn garage(keys: Keys) -> Option<Server> {
+    let program = folder().join("bin/garage");
+    if !program.exists() {
+        return missing("garage");
+    }
+    Some(Server::start(tempfile::tempdir().expect("a directory"), &|port, data| {
+        let config = format!(
+            "metadata_dir = \"{0}/meta\"\ndata_dir = \"{0}/data\"\ndb_engine = \"sqlite\"\nreplication_factor = 1\n\
+             rpc_bind_addr = \"127.0.0.1:{1}\"\nrpc_public_addr = \"127.0.0.1:{1}\"\nrpc_secret = \"{2}\"\n\
+             [s3_api]\ns3_region = \"us-east-1\"\napi_bind_addr = \"127.0.0.1:{port}\"\n",
+            data.display(),
+            free_port(),
+            "5e".repeat(32),
+        );
+        std::fs::write(data.join("garage.toml"), config).expect("written");
+        let mut command = Command::new(&program);
+        command.arg("-c").arg(data.join("garage.toml")).args(["server", "--single-node", "--default-bucket"]);
+        command.env("GARAGE_DEFAULT_ACCESS_KEY", keys.id).env("GARAGE_DEFAULT_SECRET_KEY", keys.secret);
+        command.env("GARAGE_DEFAULT_BUCKET", "box").env("RUST_LOG", "garage=warn");
         command
     }))
 }

@@ -61,6 +61,18 @@ pub fn block() -> Bytes {
     Bytes::from(words.take(BLOCK / 8).flatten().collect::<Vec<u8>>())
 }
 
+impl Fill {
+    /// Keys and bytes, for a server that has to be sent them.
+    pub fn objects(&self) -> Vec<(String, Vec<Bytes>)> {
+        let block = block();
+        (0..self.count).map(|n| (self.key(n), content(n, self.size, &block).0.pieces)).collect()
+    }
+
+    fn key(&self, n: usize) -> String {
+        format!("{}{:02}/object-{n:07}.bin", self.prefix, n % 100)
+    }
+}
+
 /// The objects of one `--fill`, in a hundred folders.
 pub fn objects(fill: &Fill, block: &Bytes) -> Vec<(String, Arc<Object>)> {
     // Older than any run, as at any real source.
@@ -69,7 +81,7 @@ pub fn objects(fill: &Fill, block: &Bytes) -> Vec<(String, Arc<Object>)> {
         let (content, etag) = content(n, fill.size, block);
         let properties = Properties { content_type: Some("application/octet-stream".to_owned()), ..Properties::default() };
         let object = Object { content, etag, modified, properties, checksums: Checksums::default() };
-        (format!("{}{:02}/object-{n:07}.bin", fill.prefix, n % 100), Arc::new(object))
+        (fill.key(n), Arc::new(object))
     };
     let threads = std::thread::available_parallelism().map_or(1, Into::into);
     std::thread::scope(|scope| {

@@ -19,6 +19,8 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
+pub use fill::Fill;
+
 use content::Keeping;
 use memory::Memory;
 use throttle::Throttled;
@@ -37,7 +39,7 @@ pub struct Serve {
     bucket: Vec<String>,
     /// Objects to begin with: BUCKET:COUNT,SIZE[,PREFIX]; may be given many times
     #[arg(long, value_name = "OBJECTS")]
-    fill: Vec<fill::Fill>,
+    fill: Vec<Fill>,
     /// How long each request waits before it is answered, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency: u64,
