@@ -44,7 +44,10 @@ impl Runs {
     pub fn median(&self, of: impl Fn(&(Used, f64)) -> f64) -> f64 {
         let mut values: Vec<f64> = self.used.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        match values.len() {
+            0 => f64::NAN,
+            count => f64::midpoint(values[(count - 1) / 2], values[count / 2]),
+        }
     }
 }
 
