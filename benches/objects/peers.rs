@@ -50,7 +50,8 @@ impl Tool {
 
     fn program(self) -> PathBuf {
         match self {
-            Self::Ferry => PathBuf::from(env!("CARGO_BIN_EXE_ferry")),
+            // Another build of it, to compare with.
+            Self::Ferry => std::env::var_os("FERRY").map_or_else(|| env!("CARGO_BIN_EXE_ferry").into(), PathBuf::from),
             Self::Rclone => parts().join("venv/bin/rclone"),
             Self::S3sync => parts().join("bin/s3sync"),
             Self::S5cmd => parts().join("venv/bin/s5cmd"),
