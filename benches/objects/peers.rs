@@ -111,11 +111,33 @@ const RCLONE_LARGE: &[&[&str]] = &[
     &["--transfers=64", "--s3-upload-concurrency=8", "--s3-chunk-size=8M", "--multi-thread-streams=8", "--s3-disable-checksum"],
     &[
         "--transfers=2",
+        "--s3-upload-concurrency=8",
+        "--s3-chunk-size=8M",
+        "--multi-thread-streams=8",
+        "--s3-disable-checksum",
+        "--s3-use-unsigned-payload=true",
+    ],
+    &[
+        "--transfers=2",
         "--s3-upload-concurrency=16",
         "--s3-chunk-size=16M",
         "--multi-thread-streams=16",
         "--multi-thread-chunk-size=16M",
         "--s3-disable-checksum",
+    ],
+];
+/// The last two give up that what arrives is checked.
+const S3SYNC: &[&[&str]] = &[
+    &["--worker-size=64", "--max-parallel-uploads=16"],
+    &["--worker-size=128", "--max-parallel-uploads=32"],
+    &["--worker-size=64", "--max-parallel-uploads=16", "--disable-payload-signing"],
+    &[
+        "--worker-size=64",
+        "--max-parallel-uploads=16",
+        "--disable-payload-signing",
+        "--disable-content-md5-header",
+        "--disable-etag-verify",
+        "--disable-multipart-verify",
     ],
 ];
 /// The flags under which rclone asks each object for its modification time, as it does by default, and two without.
@@ -147,10 +169,8 @@ pub fn entrants(job: &Job, tools: &[Tool]) -> Vec<Entrant> {
                 }
             }
             Tool::S3sync => {
-                for flags in
-                    [["--worker-size=64", "--max-parallel-uploads=16"], ["--worker-size=128", "--max-parallel-uploads=32"]]
-                {
-                    add(*tool, "s3sync", &flags, true);
+                for flags in S3SYNC {
+                    add(*tool, "s3sync", flags, true);
                 }
             }
             Tool::S5cmd | Tool::Boto3 if job.is_unchanged => {}
