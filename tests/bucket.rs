@@ -1,5 +1,7 @@
 //! Buckets asked directly: keys that are exact, uploads that go on after a restart, conditions, checksums, bad weather.
 
+#[path = "bucket/azure.rs"]
+mod azure;
 #[path = "bucket/s3.rs"]
 mod s3;
 

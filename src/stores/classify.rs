@@ -67,6 +67,18 @@ fn by_code(said: &str, status: Option<u64>) -> Option<Verdict> {
         )
     } else if has("InvalidObjectState") || has("BlobArchived") {
         (ErrorClass::Permanent, "the object lies in an archive", "restore it first, or leave it out with `exclude`")
+    } else if has("InvalidBlobOrBlock") {
+        (
+            ErrorClass::Permanent,
+            "another program's upload of this name is unfinished there",
+            "write the blob once with that program, or wait: what is unfinished expires after seven days",
+        )
+    } else if has("InvalidMetadata") {
+        (
+            ErrorClass::Permanent,
+            "the store does not take a name of the object's metadata",
+            "Azure takes letters, digits and `_`: rename it at the source, or leave the object out with `exclude`",
+        )
     } else if has("KeyTooLong") {
         (ErrorClass::Permanent, "the name is too long for this store", "exclude it, or copy to a store that takes long names")
     } else {

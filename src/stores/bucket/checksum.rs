@@ -68,6 +68,18 @@ impl Checksum {
         Some(Self { kind, value, is_whole: true })
     }
 
+    /// Whether it is as long as it has to be.
+    pub(super) fn is_well_formed(&self) -> bool {
+        let size = match self.kind {
+            ChecksumKind::Crc64Nvme => 8,
+            ChecksumKind::Crc32c | ChecksumKind::Crc32 => 4,
+            ChecksumKind::Sha1 => 20,
+            ChecksumKind::Sha256 => 32,
+            ChecksumKind::Md5 => 16,
+        };
+        STANDARD.decode(&self.value).is_ok_and(|bytes| bytes.len() == size)
+    }
+
     /// Whether these bytes have it. `None`: it cannot be told.
     pub fn holds(&self, bytes: &[u8]) -> Option<bool> {
         if !self.is_whole {

@@ -6,7 +6,9 @@
 //! fails has its class by the same table as everything else (`classify`). Never here: a decision about what is copied.
 
 mod address;
+mod azblob;
 mod checksum;
+mod credential;
 mod header;
 mod repeat;
 mod s3;
@@ -112,6 +114,7 @@ pub(super) fn open(
 ) -> Result<Option<Arc<dyn Bucket>>, StepError> {
     match scheme {
         "s3" => Ok(s3::S3::open(options, patience)?.map(|bucket| Arc::new(bucket) as Arc<dyn Bucket>)),
+        "azblob" => Ok(azblob::Azblob::open(options, patience)?.map(|bucket| Arc::new(bucket) as Arc<dyn Bucket>)),
         _ => Ok(None),
     }
 }

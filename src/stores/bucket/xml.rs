@@ -7,6 +7,8 @@ use crate::error::StepError;
 
 /// What is met while reading.
 pub(super) enum Met<'a> {
+    /// The element that begins next has a text that is percent-encoded, as Azure does with what XML cannot hold.
+    Marked,
     /// An element begins.
     Open(&'a str),
     /// An element ends; its name and its text. For one that holds others the text means nothing.
@@ -24,6 +26,9 @@ pub(super) fn read(xml: &[u8], mut on: impl FnMut(Met<'_>)) -> Result<(), StepEr
             Event::Start(start) => {
                 depth += 1;
                 collected.clear();
+                if start.attributes_raw().contains("Encoded=\"true\"") {
+                    on(Met::Marked);
+                }
                 on(Met::Open(start.local_name().as_ref()));
             }
             Event::Empty(empty) => {

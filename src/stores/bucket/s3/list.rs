@@ -245,7 +245,8 @@ fn fill(entry: &mut Entry, name: &str, text: String) {
         "LastModified" => entry.facts.modified = text.trim().parse().ok(),
         "ETag" => {
             entry.md5 = md5_of_etag(&text).map(str::to_ascii_lowercase);
-            entry.facts.etag = Some(text);
+            // Some services leave the quotes out here, and want them in conditions.
+            entry.facts.etag = Some(if text.contains('"') { text } else { format!("\"{text}\"") });
         }
         "StorageClass" => entry.storage_class = Some(text),
         _ => {}
@@ -277,7 +278,7 @@ fn parse_uploads(body: &[u8]) -> Result<Uploads, StepError> {
                 }
             }
         }
-        Met::Open(_) => {}
+        Met::Open(_) | Met::Marked => {}
     })?;
     if is_encoded {
         for upload in &mut uploads {

@@ -75,6 +75,10 @@ impl S3 {
                 Err(refusal) => return Err(self.failed(refusal, "read", key)),
             };
             let mut head = head(answer.headers());
+            // Some services take no notice of the condition.
+            if if_match.is_some() && head.facts.etag.is_some() && !same_etag(if_match, head.facts.etag.as_deref()) {
+                return Err(BucketError::Changed);
+            }
             // Some services send a part with the status of the whole: what tells is the header.
             let starts_at = header::range_start(answer.headers());
             let is_part = starts_at.is_some();
@@ -312,7 +316,9 @@ pub(super) fn same_etag(a: Option<&str>, b: Option<&str>) -> bool {
 pub(super) fn checksum(headers: &HeaderMap) -> Option<Checksum> {
     let (kind, value) = TOLD.iter().find_map(|kind| Some((*kind, header::text(headers, &checksum_header(*kind))?)))?;
     let is_of_parts = value.contains('-') || header::text(headers, "x-amz-checksum-type").as_deref() == Some("COMPOSITE");
-    Some(Checksum { kind, value, is_whole: !is_of_parts })
+    let sum = Checksum { kind, value, is_whole: !is_of_parts };
+    // Some services call by one name what is another's value.
+    (is_of_parts || sum.is_well_formed()).then_some(sum)
 }
 
 pub(super) fn facts_of_write(headers: &HeaderMap, size: u64) -> Facts {

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 
 use super::super::checksum::{Checksum, ChecksumKind};
+use super::super::credential::sign;
 use super::super::repeat::Refusal;
 use super::super::types::BucketError;
 use super::super::{header, xml};
-use super::{Place, S3, credential, moved};
+use super::credential::Keyring;
+use super::{Place, S3, moved};
 use crate::error::StepError;
 
 /// A request before it is signed.
@@ -30,6 +32,9 @@ pub(super) struct Call<'a> {
 
 /// Headers that some services refuse, and what they are named in an answer.
 const CONDITIONS: [&str; 2] = ["if-none-match", "if-match"];
+
+/// What makes something and misses nothing.
+const MAKES: [&str; 2] = ["write", "begin an upload of"];
 
 impl S3 {
     /// Sends it. What a service refuses by name is left out, and that is remembered.
@@ -82,11 +87,11 @@ impl S3 {
         let mut has_renewed = false;
         loop {
             let place = self.place();
-            let signer = place.keyring.as_ref().map(credential::Keyring::signer);
+            let signer = place.keyring.as_ref().map(Keyring::signer);
             let request = self.request(call, &place).map_err(Refusal::decided)?;
             let (mut parts, body) = request.into_parts();
             let asked = match &signer {
-                Some(signer) => credential::sign(signer, &mut parts).await,
+                Some(signer) => sign(signer, &mut parts).await,
                 None => Ok(()),
             };
             let asked = match asked {
@@ -134,6 +139,10 @@ impl S3 {
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = place.address.uri(call.key, &call.query)?;
         *request.headers_mut() = call.headers.clone();
+        if call.body.is_empty() && matches!(call.method, Method::PUT | Method::POST) {
+            // Without it some services take it that there is a body whose length was forgotten.
+            header::put(request.headers_mut(), "content-length", "0")?;
+        }
         if self.settings.pays {
             header::put(request.headers_mut(), "x-amz-request-payer", "requester")?;
         }
@@ -154,6 +163,10 @@ impl S3 {
             return BucketError::Changed;
         }
         match (refusal.status, refusal.code.as_str()) {
+            // A proxy's answer, or an address that is none of the service's: nothing was asked for that could be missing.
+            _ if MAKES.contains(&doing) => {
+                refusal.into_step(&format!("cannot {doing} `{key}` in the bucket `{}`", self.name)).into()
+            }
             // An answer to HEAD has no body, and so no code.
             (404, "" | "NoSuchKey" | "NotFound" | "NoSuchUpload" | "NoSuchVersion") => BucketError::Missing,
             (416, _) => BucketError::Changed,
