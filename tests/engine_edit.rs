@@ -101,7 +101,13 @@ impl Driver {
                     vec![Event::Resolved { step, resolution, operands: Value::Null }]
                 }
                 Command::Inspect { step } => {
-                    vec![Event::Inspected { step, before: json!(null), config: json!({}), digest: String::new() }]
+                    vec![Event::Inspected {
+                        step,
+                        before: json!(null),
+                        config: json!({}),
+                        surroundings: Value::Null,
+                        digest: String::new(),
+                    }]
                 }
                 Command::Attempt { step, attempt, .. } => {
                     self.did.push(format!("run {step}"));
@@ -339,4 +345,12 @@ fn a_step_that_becomes_a_group_after_it_ran_needs_another_id() {
     let driver = Driver::start(old, &["b"], &[]);
     assert!(kinds(&driver.engine, &new, &[]).contains(&told("a", "KindChanged", true)));
     assert_eq!(driver.engine.step(&StepPath::root("a")).map(|node| node.state), Some(State::Succeeded));
+}
+
+#[test]
+fn an_answer_about_a_step_that_is_gone_is_late_and_breaks_nothing() {
+    let mut driver = Driver::start(pipeline(&[step("a", &[])]), &["a"], &[]);
+    let (step, digest, by) = (StepPath::from("gone"), "d".to_owned(), "ann".to_owned());
+    driver.append(Event::ApprovalGiven { step, digest, approved: true, by, comment: None });
+    assert!(driver.engine.has_dropped());
 }

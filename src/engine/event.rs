@@ -88,7 +88,10 @@ pub enum Event {
         before: Value,
         /// The rendered configuration, marks in place of secrets.
         config: Value,
-        /// Digest of the resolved definition.
+        /// The folder, the host and the stores that the configuration names, marks in place of secrets.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        surroundings: Value,
+        /// Digest of the resolved definition and its surroundings.
         digest: String,
     },
     /// Rendering or inspecting failed; nothing was changed.

@@ -1,5 +1,7 @@
 //! A step on its way: admitted, resolved, locked, queued, inspected, tried, tried again, done.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::backoff;
@@ -23,11 +25,15 @@ impl Engine {
                 }
             }
             Event::LockBusy { holder, .. } => self.graph[ix].lock_holder = Some(holder.clone()),
-            Event::Inspected { before, config, digest, .. } => {
+            Event::Inspected { before, config, surroundings, digest, .. } => {
+                if *self.surroundings != *surroundings {
+                    self.surroundings = Arc::new(surroundings.clone());
+                }
                 let node = &mut self.graph[ix];
                 node.must_inspect = false;
                 node.inspections.push(Inspection {
                     config: config.clone(),
+                    surroundings: self.surroundings.clone(),
                     digest: digest.clone(),
                     before: before.clone(),
                     started: false,

@@ -123,7 +123,9 @@ impl State {
 pub struct Inspection {
     /// The rendered configuration, marks in place of secrets.
     pub config: Value,
-    /// Digest of the resolved definition.
+    /// The folder, the host and the stores that it names: an undo works there, whatever was edited since.
+    pub surroundings: Arc<Value>,
+    /// Digest of both.
     pub digest: String,
     /// What `inspect` saw.
     pub before: Value,

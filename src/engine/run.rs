@@ -1,6 +1,7 @@
 //! The engine of one run: takes events, gives commands, answers questions about the state.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use petgraph::graph::DiGraph;
 use serde_json::Value;
@@ -76,6 +77,8 @@ pub struct Engine {
     pub(super) stuck: Vec<StepPath>,
     /// Whether the last event was dropped.
     pub(super) has_dropped: bool,
+    /// Of the last inspection: most steps of a run have the same, and share them.
+    pub(super) surroundings: Arc<Value>,
 }
 
 impl Default for Engine {
@@ -113,6 +116,7 @@ impl Engine {
             fault: None,
             stuck: Vec::new(),
             has_dropped: false,
+            surroundings: Arc::default(),
         }
     }
 
@@ -148,6 +152,11 @@ impl Engine {
     fn about_step(&mut self, event: &Event) {
         let Some(path) = event.step() else { return };
         let Some(&ix) = self.index.get(path) else {
+            // A person may answer at any time, also for a step that an edit has taken out meanwhile.
+            if matches!(event, Event::ApprovalGiven { .. }) {
+                self.has_dropped = true;
+                return;
+            }
             return self.fault(format!("`{path}` is not a step of this run"));
         };
         match verdict(&self.graph[ix], event) {

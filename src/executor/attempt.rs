@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::MAX_OUTPUT;
 use super::guard::{End, Limits};
-use super::level::Level;
 use super::render::host_of;
 use super::resolve::permanent;
 use super::session::Session;
 use super::signals::StepSignals;
+use super::surroundings::Surroundings;
 use super::tasks::Outbox;
 use crate::engine::{Event, Outcome, StepPath, Timeout};
 use crate::error::{Failure, StepError};
@@ -24,8 +24,10 @@ const MAX_BEFORE: usize = 4 << 20;
 /// A step that is worked on, with all that the work needs. Owns everything, so that it can move to any task.
 pub(super) struct Work {
     pub(super) session: Arc<Session>,
-    pub(super) level: Arc<Level>,
+    pub(super) around: Surroundings,
     pub(super) step: StepPath,
+    /// Which of its inspections the work is about, counted from 0.
+    pub(super) inspection: usize,
     /// The rendered configuration (`render::config`), marks in place of secrets.
     pub(super) config: Value,
     /// Counts from 1; 0 while the world is only looked at.
@@ -61,14 +63,14 @@ impl Work {
             },
             cancel: stop.clone(),
             over: self.over.clone(),
-            base: self.level.base.clone(),
+            base: self.around.base.clone(),
             clock: session.clock.clone(),
-            hosts: self.level.hosts.clone(),
-            stores: self.level.stores.clone(),
+            hosts: self.around.hosts.clone(),
+            stores: self.around.stores.clone(),
             vault: session.vault.clone(),
             http: session.http.clone(),
             signals: signals.clone(),
-            scratch: session.scratch(&self.step),
+            scratch: session.scratch(&self.step, self.inspection),
         })
     }
 

@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::Work;
 use super::level::{Level, render_failure};
-use super::render::{config, digest, question, question_digest};
+use super::render::{config, question, question_digest};
 use super::resolve::{Part, Rendered, Resolver, permanent};
 use super::run::{Active, Loop};
 use super::scope::View;
 use super::session::inside;
+use super::surroundings::{Surroundings, digest, surroundings};
 use super::tasks::{Key, Ticket};
 use super::{ExecutorError, inbox};
 use crate::engine::{Command, Event, Node, Outcome, Resolution, StepPath, StopReason, Timeout, Timer, UndoDef};
@@ -171,19 +172,22 @@ impl Loop {
     fn inspect(&mut self, step: StepPath) {
         let prepared = self.find(&step).and_then(|(node, level)| {
             let config = self.render_config(node, &level)?;
-            Ok((config, level, node.def.timeout.clone()))
+            Ok((config, level, node.def.timeout.clone(), node.inspections.len()))
         });
-        let (config, level, timeout) = match prepared {
+        let (config, level, timeout, inspection) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => return self.outbox.tell(Event::InspectFailed { step, failure }),
         };
-        let digest = digest(&config, &level);
+        let recorded = surroundings(&config, &level);
+        let digest = digest(&config, &recorded);
+        let around = Surroundings::now(&level);
         let (session, outbox, key) = (self.session.clone(), self.outbox.clone(), Key::Look(step.clone()));
         self.spawn(key, |ends, cancel, over| async move {
             let work = Work {
                 session,
-                level,
+                around,
                 step: step.clone(),
+                inspection,
                 config,
                 number: 0,
                 interrupted: false,
@@ -194,7 +198,7 @@ impl Loop {
                 over,
             };
             let event = match work.inspect().await {
-                Ok(before) => Event::Inspected { step, before, config: work.config, digest },
+                Ok(before) => Event::Inspected { step, before, config: work.config, surroundings: recorded, digest },
                 Err(failure) => Event::InspectFailed { step, failure },
             };
             outbox.end(ends, event);
@@ -219,9 +223,10 @@ impl Loop {
         let prepared = self.find(&step).and_then(|(node, level)| {
             let seen = node.inspections.last().cloned();
             let seen = seen.ok_or_else(|| permanent("the step was not inspected", "this is a bug of ferry"))?;
-            Ok((seen, node.checkpoint.clone(), level))
+            let around = Surroundings::recorded(&level, &self.session, &seen.surroundings);
+            Ok((seen, node.checkpoint.clone(), around, node.inspections.len() - 1))
         });
-        let (seen, checkpoint, level) = match prepared {
+        let (seen, checkpoint, around, inspection) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => {
                 let outcome = Outcome::Failed { failure };
@@ -233,7 +238,20 @@ impl Loop {
             let outbox = Some(outbox);
             let config = seen.config;
             let teller = outbox.clone();
-            let work = Work { session, level, step, config, number, interrupted, checkpoint, timeout, outbox, cancel, over };
+            let work = Work {
+                session,
+                around,
+                step,
+                inspection,
+                config,
+                number,
+                interrupted,
+                checkpoint,
+                timeout,
+                outbox,
+                cancel,
+                over,
+            };
             let event = work.attempt(seen.before).await;
             if let Some(teller) = teller {
                 teller.end(ends, event);
@@ -280,8 +298,9 @@ impl Loop {
         };
         let work = Work {
             session: self.session.clone(),
-            level,
+            around: Surroundings::recorded(&level, &self.session, &seen.surroundings),
             step: step.clone(),
+            inspection,
             config: seen.config.clone(),
             number: 0,
             interrupted: false,

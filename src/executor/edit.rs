@@ -7,13 +7,16 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::render::{config, digest};
-use super::scope::View;
+use super::level::Level;
+use super::render::{config, sha256_of};
+use super::scope::{self, View};
 use super::session::{Session, inside};
 use super::start::{Taken, read};
+use super::surroundings::{digest, surroundings};
 use super::{Document, Executor, ExecutorError};
 use crate::engine::edit::{Change, ChangeKind, compare};
-use crate::engine::{Accept, Engine, Node, State, StepPath};
+use crate::engine::{Accept, Engine, Inspection, Node, Resolution, RunStatus, State, StepPath};
+use crate::pipeline::template::{RenderError, Scope, render};
 use crate::pipeline::{Loaded, Pipeline, StepSpec};
 
 /// How a run is taken up.
@@ -92,6 +95,7 @@ impl Executor {
     ) -> Result<(EditTable, BTreeSet<StepPath>), ExecutorError> {
         let old = document.load(self.registry.catalogue())?.pipeline;
         self.enter(session, engine, loaded, edited).await?;
+        enter_anew(session, engine).await;
         let new = &loaded.pipeline;
         let changed: BTreeSet<StepPath> = engine
             .steps()
@@ -101,10 +105,13 @@ impl Executor {
         let found = compare(engine, &new.definition(), &changed);
         let differences = found.into_iter().map(|change| {
             let node = engine.step(&change.step);
-            let resolved = node.filter(|node| node.state == State::Succeeded).and_then(|node| node.inspections.last());
-            let (was, becomes) = match (resolved, node.and_then(|node| resolve_now(session, engine, node))) {
-                (Some(inspection), Some((config, _))) => (inspection.config.clone(), config),
-                _ => (text_at(&old, &change.step), text_at(new, &change.step)),
+            let (was, becomes) = (text_at(&old, &change.step), text_at(new, &change.step));
+            // What was done says more than the text, and where both texts are the same, only that tells them apart.
+            let resolved = node.filter(|node| node.state == State::Succeeded || was == becomes);
+            let inspected = resolved.and_then(|node| node.inspections.last());
+            let (was, becomes) = match (inspected, resolved.and_then(|node| resolve_now(session, engine, node))) {
+                (Some(inspection), Some(now)) => now.beside(inspection),
+                _ => (was, becomes),
             };
             Difference { accepted: accept.get(&change.step).copied(), change, was, becomes }
         });
@@ -142,6 +149,32 @@ fn edited(document: &Document, path: &Path, loaded: &Loaded) -> Result<Document,
     Ok(edited)
 }
 
+/// Opens the pipelines used as steps with the inputs that the new text gives them: what is inside is compared as it
+/// would be, not as it was.
+async fn enter_anew(session: &Session, engine: &Engine) {
+    for node in engine.steps() {
+        let Some(inputs) = inputs_now(session, engine, node) else { continue };
+        let around = session.level(inside(&node.path).as_ref());
+        let module = around.as_ref().and_then(|around| around.spec(node.path.id())?.0.module.clone());
+        let (Some(around), Some(module)) = (around, module) else { continue };
+        // One that cannot be opened stays as it was recorded; its steps say why when their turn comes.
+        if let Ok(level) = Level::open(session, Some(node.path.clone()), module, inputs, Some(&around)).await {
+            session.enter(level);
+        }
+    }
+}
+
+/// The inputs of a pipeline used as a step by the new text and its defaults, where they can be told yet.
+fn inputs_now(session: &Session, engine: &Engine, node: &Node) -> Option<serde_json::Map<String, Value>> {
+    if !matches!(node.resolution, Some(Resolution::Inputs { .. })) {
+        return None;
+    }
+    let level = session.level(inside(&node.path).as_ref())?;
+    let (spec, _) = level.spec(node.path.id())?;
+    let given = scoped(session, engine, node, &level, |scope| render(&spec.with, scope, &session.vault)).ok()?;
+    spec.module.as_ref()?.inputs(given.as_object()?).ok()
+}
+
 /// Whether a step would not do what it did, or is not what it was.
 fn is_changed(session: &Session, engine: &Engine, node: &Node, old: &Pipeline, new: &Pipeline) -> bool {
     let is_same_text = match (old.find(&node.path), new.find(&node.path)) {
@@ -149,26 +182,70 @@ fn is_changed(session: &Session, engine: &Engine, node: &Node, old: &Pipeline, n
         // It is gone, or it is new: that is no change of its text.
         _ => return false,
     };
-    let inspected = node.inspections.last().filter(|_| node.state == State::Succeeded);
-    match (inspected, resolve_now(session, engine, node)) {
-        // A text that says the same in other words is no change; a text that says something else now, because a store
-        // or a default behind it was edited, is one.
-        (Some(inspection), Some((_, digest))) => inspection.digest != digest,
+    if let (Some(Resolution::Inputs { inputs, .. }), Some(now)) = (&node.resolution, inputs_now(session, engine, node)) {
+        return !is_same_text || inputs.as_object() != Some(&now);
+    }
+    match (node.inspections.last(), resolve_now(session, engine, node)) {
+        // A text that says the same in other words is no change of what was done; a text that says something else now,
+        // because a store, a host or a default behind it was edited, is one.
+        (Some(inspection), Some(now)) => !now.is_what(inspection) || (node.state != State::Succeeded && !is_same_text),
         _ => !is_same_text,
     }
 }
 
-/// The resolved definition of a completed step by the new text, with its digest.
-fn resolve_now(session: &Session, engine: &Engine, node: &Node) -> Option<(Value, String)> {
+/// The resolved definition of a step by the new text.
+struct Now {
+    config: Value,
+    surroundings: Value,
+}
+
+impl Now {
+    fn is_what(&self, inspection: &Inspection) -> bool {
+        if inspection.surroundings.is_null() {
+            // By a ferry that did not record them, which had another digest.
+            let stores = self.surroundings.get("stores").cloned().unwrap_or_else(|| json!({}));
+            let old = json!({ "config": self.config, "stores": stores, "host": self.surroundings.get("host") });
+            return inspection.digest == sha256_of(&old);
+        }
+        inspection.digest == digest(&self.config, &self.surroundings)
+    }
+
+    /// As it was and as it would be, each with the surroundings that differ.
+    fn beside(self, inspection: &Inspection) -> (Value, Value) {
+        let (mut was, mut becomes) = (inspection.config.clone(), self.config);
+        for key in ["base", "host", "stores"] {
+            let (before, now) = (inspection.surroundings.get(key), self.surroundings.get(key));
+            if before != now && !inspection.surroundings.is_null() {
+                was[key] = before.cloned().unwrap_or_default();
+                becomes[key] = now.cloned().unwrap_or_default();
+            }
+        }
+        (was, becomes)
+    }
+}
+
+fn resolve_now(session: &Session, engine: &Engine, node: &Node) -> Option<Now> {
     if node.inspections.is_empty() {
         return None;
     }
     let level = session.level(inside(&node.path).as_ref())?;
     let (spec, _) = level.spec(node.path.id())?;
+    let config = scoped(session, engine, node, &level, |scope| config(spec, scope, &session.vault)).ok()?;
+    let surroundings = surroundings(&config, &level);
+    Some(Now { config, surroundings })
+}
+
+/// As the step was rendered: before the end of the run, whatever has become of it since.
+fn scoped<R>(
+    session: &Session,
+    engine: &Engine,
+    node: &Node,
+    level: &Level,
+    render: impl FnOnce(&Scope<'_>) -> Result<R, RenderError>,
+) -> Result<R, RenderError> {
     let view = View { session, engine };
-    let config = view.scope(&level, View::each(node), |scope| config(spec, scope, &session.vault)).ok()?;
-    let digest = digest(&config, &level);
-    Some((config, digest))
+    let status = scope::status_text(if node.is_finally { engine.outcome() } else { RunStatus::Running });
+    scope::with(session, level, View::each(node), &|id| view.step(level, id), Some(status), render)
 }
 
 fn text_at(pipeline: &Pipeline, step: &StepPath) -> Value {

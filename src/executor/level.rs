@@ -46,6 +46,8 @@ impl Level {
     ) -> Result<Self, Failure> {
         let env = pipeline.env.iter().filter_map(|name| Some((name.clone(), session.env.get(name)?.clone()))).collect();
         let base = session.folder.join(&pipeline.file.name).parent().map(Path::to_owned).unwrap_or_default();
+        // One name for one folder: it is recorded with what steps saw, and compared when the pipeline was edited.
+        let base = std::fs::canonicalize(&base).unwrap_or(base);
         let mut level = Self {
             index: index(&pipeline),
             secrets: BTreeMap::new(),

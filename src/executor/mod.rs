@@ -25,6 +25,7 @@ mod secrets;
 mod session;
 mod signals;
 mod start;
+mod surroundings;
 mod tasks;
 
 use std::path::PathBuf;

@@ -15,6 +15,7 @@ use super::render::{config, question, shown};
 use super::resolve::{Part, Rendered, Resolver, permanent};
 use super::scope;
 use super::session::{Asked, Session};
+use super::surroundings::Surroundings;
 use super::{Document, Executor, ExecutorError};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Body, Definition, Resolution, StepDef, StepPath, Timeout};
@@ -265,8 +266,9 @@ impl Planner {
         }
         let work = Work {
             session: self.session.clone(),
-            level: level.clone(),
+            around: Surroundings::now(level),
             step: planned.step.clone(),
+            inspection: 0,
             config,
             number: 0,
             interrupted: false,

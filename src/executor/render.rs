@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::level::Level;
 use crate::pipeline::StepSpec;
 use crate::pipeline::template::{RenderError, Scope, render};
 use crate::secret::{Vault, unmarked};
 
 /// The resolved definition of a step: `uses`, `with`, `on` if given, and `undo` if the pipeline gives a body that does
-/// not need the step's own outputs. This is what the journal keeps as `config`: an undo needs nothing else.
+/// not need the step's own outputs. This is what the journal keeps as `config`, with its `surroundings`: an undo needs
+/// nothing else but secrets.
 pub(super) fn config(spec: &StepSpec, scope: &Scope<'_>, vault: &Vault) -> Result<Value, RenderError> {
     let mut config = Map::new();
     config.insert("uses".to_owned(), spec.uses.as_str().into());
@@ -37,20 +37,6 @@ pub(super) fn host_of(config: &Value) -> String {
     }
 }
 
-/// Digest of a resolved definition and of the stores and the host that it names: what the step would act on. Secrets
-/// are in it as marks, that is by name.
-pub(super) fn digest(config: &Value, level: &Level) -> String {
-    let mut stores = Map::new();
-    let with = config.get("with").unwrap_or(&Value::Null);
-    each_text(with, &mut |text| {
-        if let Some((name, options)) = text.split_once(':').and_then(|(name, _)| level.store_options.get_key_value(name)) {
-            stores.insert(name.clone(), serde_json::to_value(options).unwrap_or_default());
-        }
-    });
-    let host = level.host_values.get(&host_of(config));
-    sha256(&canonical(&json!({ "config": config, "stores": stores, "host": host })).to_string())
-}
-
 /// Of what a person is shown, bound to run and step.
 pub(super) fn question_digest(run: &str, step: &str, message: &str, approvers: &[String]) -> String {
     sha256(&json!([run, step, message, approvers]).to_string())
@@ -75,6 +61,11 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
+/// Digest of a value. The order of its keys means nothing.
+pub(super) fn sha256_of(value: &Value) -> String {
+    sha256(&canonical(value).to_string())
+}
+
 fn sha256(text: &str) -> String {
     format!("{:x}", Sha256::digest(text.as_bytes()))
 }
@@ -89,15 +80,6 @@ fn canonical(value: &Value) -> Value {
         }
         Value::Array(items) => items.iter().map(canonical).collect(),
         other => other.clone(),
-    }
-}
-
-fn each_text(value: &Value, take: &mut impl FnMut(&str)) {
-    match value {
-        Value::String(text) => take(text),
-        Value::Array(items) => items.iter().for_each(|item| each_text(item, take)),
-        Value::Object(fields) => fields.values().for_each(|item| each_text(item, take)),
-        _ => {}
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::level::{Level, render_failure};
-use super::render::{digest, shown};
+use super::render::shown;
+use super::surroundings::{digest, surroundings};
 use crate::engine::Resolution;
 use crate::error::{ErrorClass, Failure};
 use crate::pipeline::StepSpec;
@@ -75,7 +76,8 @@ impl Resolver<'_> {
             return Ok(Rendered::Answer(Resolution::Run { lock }));
         }
         let with = self.render("with", &self.spec.with)?;
-        let digest = digest(&json!({ "uses": self.spec.uses, "with": with }), self.level);
+        let config = json!({ "uses": self.spec.uses, "with": with });
+        let digest = digest(&config, &surroundings(&config, self.level));
         let given = match with {
             Value::Object(given) => given,
             _ => Map::new(),

@@ -179,8 +179,13 @@ impl Loop {
         let mut letters = Vec::new();
         let mut afterwards = Vec::with_capacity(batch.len());
         for Message { event, durable, ends, letter } in batch {
-            events.push(event);
             letters.extend(letter);
+            // What is in the journal was done or counts: a letter that means nothing here is only taken out of the inbox.
+            if letter.is_some() && self.is_beside_the_point(&event) {
+                tracing::warn!(?event, "a request came too late or is refused, and is dropped");
+                continue;
+            }
+            events.push(event);
             afterwards.push((durable, ends));
         }
         let records = self.journal.append_answering(&self.lease, events, letters).await?;
@@ -201,6 +206,15 @@ impl Loop {
             }
         }
         Ok(commands)
+    }
+
+    /// Whether a letter asks for what this run cannot do: it answers a step that is gone, or a pivot is in its way.
+    fn is_beside_the_point(&self, event: &Event) -> bool {
+        match event {
+            Event::ApprovalGiven { step, .. } => self.engine.step(step).is_none(),
+            Event::RollbackRequested { past_pivot, .. } => self.engine.is_past_pivot() && !past_pivot,
+            _ => false,
+        }
     }
 
     async fn carry_out_all(&mut self, commands: Vec<Command>) -> Result<(), ExecutorError> {

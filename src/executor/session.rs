@@ -97,10 +97,13 @@ impl Session {
         level
     }
 
-    /// Where a step may keep what belongs to the run. In a plan it is a name that nobody has.
-    pub(super) fn scratch(&self, step: &StepPath) -> PathBuf {
+    /// Where a step may keep what belongs to the run. In a plan it is a name that nobody has. A step that looked at the
+    /// world anew, because it was edited or runs again on purpose, starts with an empty one: what it kept before belongs
+    /// to the undo of what it did before.
+    pub(super) fn scratch(&self, step: &StepPath, inspection: usize) -> PathBuf {
         let dir = self.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("ferry-plan-{}", self.run)));
-        dir.join("scratch").join(super::logs::folder_name(step))
+        let name = if inspection == 0 { "scratch".to_owned() } else { format!("scratch-{}", inspection + 1) };
+        dir.join(name).join(super::logs::folder_name(step))
     }
 
     pub(super) fn held_back(&self) -> usize {

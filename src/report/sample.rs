@@ -108,7 +108,16 @@ impl Pen {
 
     pub fn inspected(&mut self, seconds: u64, path: &str, digest: &str) -> &mut Self {
         let config = json!({ "of": path, "password": mark("repl") });
-        self.after(seconds, Event::Inspected { step: path.into(), before: Value::Null, config, digest: digest.to_owned() })
+        self.after(
+            seconds,
+            Event::Inspected {
+                step: path.into(),
+                before: Value::Null,
+                config,
+                surroundings: Value::Null,
+                digest: digest.to_owned(),
+            },
+        )
     }
 
     fn resolved(&mut self, path: &str) -> &mut Self {

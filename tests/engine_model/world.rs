@@ -245,7 +245,7 @@ impl World {
                 let event = if self.goes_wrong(0.05) {
                     Event::InspectFailed { step, failure: self.failure() }
                 } else {
-                    Event::Inspected { step, before: json!(1), config: json!({}), digest: "d".into() }
+                    Event::Inspected { step, before: json!(1), config: json!({}), surroundings: Value::Null, digest: "d".into() }
                 };
                 self.append(event);
             }

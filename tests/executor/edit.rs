@@ -161,3 +161,78 @@ async fn without_an_edit_the_run_keeps_the_text_it_was_started_with() {
     assert_eq!(lab.resume(&run).await, RunStatus::Failed);
     assert_eq!((lab.count("run a"), lab.count("run b")), (1, 2));
 }
+
+#[tokio::test]
+async fn a_store_behind_a_step_that_failed_half_way_changes_the_step_and_its_undo_stays_where_it_was() {
+    let text = "
+stores: { s: { scheme: fs, root: /tmp/one } }
+steps: [{ id: a, uses: test.act, with: { shows: 's:x/', refuses: no, name: a } }]
+";
+    let lab = Lab::new();
+    let (run, _) = lab.run(text).await;
+    let edited = text.replace("/tmp/one", "/tmp/two");
+    let table = lab.executor.compare(&run, &lab.path("p.yaml"), &lab.load(&edited)).await.expect("comparable");
+    assert_eq!(table.differences.len(), 1, "the text is the same, and what it means is not: {table:?}");
+    assert_eq!(table.differences[0].was["stores"]["s"]["root"], json!("/tmp/one"));
+    assert_eq!(lab.executor.resume(&run, how(&lab, &edited, &[])).await.expect("an end"), RunStatus::Failed);
+    assert_eq!(lab.engine(&run).step(&"a".into()).expect("there").inspections.len(), 2, "the new place was looked at");
+    assert_eq!(lab.executor.rollback(&run, false).await.expect("an end"), RunStatus::RolledBack);
+    let world = ["run a in tmp/one/x/", "run a in tmp/two/x/", "undo a in tmp/two/x/", "undo a in tmp/one/x/"];
+    assert_eq!(lab.world(), world);
+}
+
+#[tokio::test]
+async fn what_a_step_kept_before_an_edit_belongs_to_the_undo_of_what_it_did_before() {
+    let text = "steps: [{ id: a, uses: test.act, with: { keeps_notes: true, refuses: no, output: one } }]";
+    let lab = Lab::new();
+    let (run, _) = lab.run(text).await;
+    assert_eq!(lab.resume(&run).await, RunStatus::Failed);
+    let edited = text.replace("one", "two");
+    assert_eq!(lab.executor.resume(&run, how(&lab, &edited, &[])).await.expect("an end"), RunStatus::Failed);
+    assert_eq!(lab.executor.rollback(&run, false).await.expect("an end"), RunStatus::RolledBack);
+    assert_eq!(lab.world(), ["run a after 0", "run a after 1", "run a after 0", "undo a after 1", "undo a after 2"]);
+}
+
+#[tokio::test]
+async fn a_default_inside_a_pipeline_used_as_a_step_that_changed_changes_the_steps_inside() {
+    let inner = "inputs: { word: { type: string, default: one } }
+steps:
+  - { id: x, uses: test.act, with: { output: '{{ inputs.word }}' } }
+  - { id: y, uses: test.act, needs: [x], with: { name: 'y {{ inputs.word }}', refuses: no } }
+";
+    let lab = Lab::new();
+    lab.write("inner.yaml", inner);
+    let text = "steps: [{ id: m, uses: ./inner.yaml }]";
+    let (run, _) = lab.run(text).await;
+    lab.write("inner.yaml", &inner.replace("default: one", "default: two").replace(", refuses: no", ""));
+    let table = refused(&lab, &run, text).await;
+    assert_eq!(table.open().map(|row| row.change.step.as_str()).collect::<Vec<_>>(), ["m/x"]);
+    let status = lab.executor.resume(&run, how(&lab, text, &[("m/x", Accept::Keep)])).await.expect("it was said");
+    assert_eq!(status, RunStatus::Succeeded);
+    assert_eq!(lab.world(), ["run m/x", "done m/x", "run y one", "run y two", "done y two"]);
+}
+
+#[tokio::test]
+async fn an_edited_pipeline_in_another_folder_moves_no_path_of_what_was_begun() {
+    let (lab, run) = failed().await;
+    std::fs::create_dir(lab.path("sub")).expect("room");
+    let text = BEFORE.replace("refuses: no", "name: b");
+    lab.write("sub/p.yaml", &text);
+    let load =
+        || ferry::pipeline::load(&lab.path("sub/p.yaml"), &super::lab::Disk, lab.executor.registry.catalogue()).expect("sound");
+    let how = |accept: &[(&str, Accept)]| Resume {
+        pipeline: Some((lab.path("sub/p.yaml"), load())),
+        accept: accept.iter().map(|(step, what)| (StepPath::from(*step), *what)).collect(),
+        ..Resume::default()
+    };
+    let error = lab.executor.resume(&run, how(&[])).await.expect_err("`a` was done elsewhere");
+    let ExecutorError::Edited(table) = error else { panic!("{error:?}") };
+    assert_eq!(table.open().map(|row| row.change.step.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert!(table.differences[0].becomes["base"].as_str().is_some_and(|base| base.ends_with("sub")), "{table:?}");
+    let status = lab.executor.resume(&run, how(&[("a", Accept::Keep)])).await.expect("it was said");
+    assert_eq!(status, RunStatus::Succeeded);
+    assert_eq!(lab.executor.rollback(&run, false).await.expect("an end"), RunStatus::RolledBack);
+    let there = std::fs::read_to_string(lab.path("sub/world.log")).expect("`b` took the new text");
+    assert_eq!(there, "run b\ndone b\nundo b\n");
+    assert_eq!(lab.world(), ["run a", "done a", "run b", "undo b", "undo a"]);
+}

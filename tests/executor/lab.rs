@@ -67,6 +67,12 @@ pub struct Act {
     /// `MARK` in it is the character that opens a mark.
     #[serde(default)]
     place: Option<String>,
+    /// A place: its traces say where that is.
+    #[serde(default)]
+    shows: Option<String>,
+    /// It leaves a line in its scratch folder, and its trace says how many there were.
+    #[serde(default)]
+    keeps_notes: bool,
     /// It says that it gets on until it is told to stop, this often.
     #[serde(default)]
     ticks: bool,
@@ -79,7 +85,18 @@ pub struct Seen {
 
 impl Act {
     fn trace(&self, ctx: &StepContext, what: &str) {
-        let name = self.name.clone().unwrap_or_else(|| ctx.attempt.step.clone());
+        let mut name = self.name.clone().unwrap_or_else(|| ctx.attempt.step.clone());
+        if let Some(place) = &self.shows {
+            let store = ctx.stores.open(place, &ctx.base).expect("a place");
+            name = format!("{name} in {}", store.prefix());
+        }
+        if self.keeps_notes {
+            let notes = ctx.scratch.join("notes");
+            let before = std::fs::read_to_string(&notes).unwrap_or_default();
+            std::fs::create_dir_all(&ctx.scratch).expect("room");
+            std::fs::write(&notes, format!("{before}{what}\n")).expect("room");
+            name = format!("{name} after {}", before.lines().count());
+        }
         let mut file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)

@@ -1,7 +1,7 @@
 //! Approvals: asked, answered, refused, bound to what was shown.
 
 use ferry::engine::{Event, RunStatus, State};
-use ferry::executor::ExecutorError;
+use ferry::executor::{ExecutorError, Resume};
 
 use super::lab::{Lab, failure};
 
@@ -72,4 +72,28 @@ async fn an_approval_that_nobody_gives_in_time_fails() {
     let (run, status) = lab.run("steps: [{ id: go, uses: approval, with: { message: Go?, at_most: 30ms } }]").await;
     assert_eq!(status, RunStatus::Failed);
     assert_eq!(failure(&lab.engine(&run), "go"), "nobody answered in time");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_step_that_an_edit_has_taken_out_is_dropped() {
+    let lab = Lab::new();
+    let (run, _) = lab.run(TEXT).await;
+    lab.executor.approve(&run, "go", true, None).await.expect("room");
+    let text = "
+steps:
+  - { id: a, uses: test.act, with: { output: { lag: 12 } } }
+  - { id: stay, uses: test.act, with: { waits_for: heard } }
+";
+    let how = Resume { pipeline: Some((lab.path("p.yaml"), lab.load(text))), ..Resume::default() };
+    let (executor, id) = (lab.executor.clone(), run.clone());
+    let session = tokio::spawn(async move { executor.resume(&id, how).await });
+    let begun = std::time::Instant::now();
+    while !lab.executor.journal.letters(&run, 0).expect("readable").is_empty() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "it does not lie there for ever");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    lab.write("heard", "");
+    assert_eq!(session.await.expect("no panic").expect("an end"), RunStatus::Succeeded);
+    assert_eq!(lab.engine(&run).fault_found(), None);
+    assert!(!lab.records(&run).iter().any(|record| matches!(record.event, Event::ApprovalGiven { .. })));
 }
