@@ -157,6 +157,7 @@ fn step(id: &str, needs: &[&str]) -> StepDef {
         background: None,
         undo: UndoDef::Built,
         continue_on_error: false,
+        lock_wait: None,
         placement: None,
         interrupted: Interrupted::LookFirst,
     }

@@ -65,6 +65,9 @@ pub struct StepDef {
     /// Its failure does not stop the steps behind it. The run still fails.
     #[serde(default, skip_serializing_if = "is_false")]
     pub continue_on_error: bool,
+    /// How long it waits for its lock while another run holds it; `None`: however long that takes.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::units::option_duration_ms")]
+    pub lock_wait: Option<Duration>,
     /// Which group of workers may run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,

@@ -80,6 +80,13 @@ pub enum Event {
         /// The run and step that hold it.
         holder: String,
     },
+    /// Answer to `AcquireLock`: the step has waited as long as it may. It holds nothing.
+    LockTimedOut {
+        /// The step.
+        step: StepPath,
+        /// The lock's name.
+        lock: String,
+    },
     /// Answer to `Inspect`: what the step saw of the world before its first attempt.
     Inspected {
         /// The step.
@@ -207,6 +214,7 @@ impl Event {
             Self::Resolved { step, .. }
             | Self::LockAcquired { step, .. }
             | Self::LockBusy { step, .. }
+            | Self::LockTimedOut { step, .. }
             | Self::Inspected { step, .. }
             | Self::InspectFailed { step, .. }
             | Self::AttemptStarted { step, .. }
@@ -384,12 +392,15 @@ pub enum Command {
         /// The step.
         step: StepPath,
     },
-    /// Take the named lock, however long that takes; answer `LockAcquired` (and `LockBusy` once if it has to wait).
+    /// Take the named lock; answer `LockAcquired` (and `LockBusy` once if it has to wait), or `LockTimedOut`.
     AcquireLock {
         /// The step.
         step: StepPath,
         /// The lock's name.
         lock: String,
+        /// How long to wait while other runs hold it. The steps of one run stand in line however long that takes, as
+        /// they do for a place.
+        at_most: Option<Duration>,
     },
     /// Give the named lock back. No answer.
     ReleaseLock {

@@ -10,6 +10,7 @@ use super::event::{Command, Event, Outcome, Resolution, StopReason, Timer};
 use super::node::{Inspection, Ix, Question, State};
 use super::run::{Engine, Phase, Stop};
 use crate::error::{ErrorClass, Failure};
+use crate::units::Span;
 
 impl Engine {
     /// Takes an event that the table lets through.
@@ -24,6 +25,7 @@ impl Engine {
                     self.unlocked(ix);
                 }
             }
+            Event::LockTimedOut { .. } => self.lock_timed_out(ix),
             Event::LockBusy { holder, .. } => self.graph[ix].lock_holder = Some(holder.clone()),
             Event::Inspected { before, config, surroundings, digest, .. } => {
                 if *self.surroundings != *surroundings {
@@ -156,6 +158,19 @@ impl Engine {
         } else {
             self.proceed(ix);
         }
+    }
+
+    /// It has waited for its lock as long as it may. Whoever holds it may do so for days: it is not tried again by itself.
+    fn lock_timed_out(&mut self, ix: Ix) {
+        let node = &self.graph[ix];
+        let lock = node.lock.as_deref().unwrap_or_default();
+        let limit = Span(node.def.lock_wait.unwrap_or_default());
+        let holder = node.lock_holder.as_ref().map(|holder| format!(": it is held by {holder}")).unwrap_or_default();
+        let failure = permanent(
+            &format!("the lock `{lock}` was not free within {limit}{holder}"),
+            "go on when it is free, or let the step wait longer: `lock: { name: …, wait: … }`",
+        );
+        if node.state == State::UndoLocking { self.undo_is_given_up(ix, failure) } else { self.attempt_failed(ix, &failure) }
     }
 
     /// Nothing is in its way but a place; a group takes none.

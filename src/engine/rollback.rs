@@ -239,7 +239,7 @@ impl Engine {
         }
     }
 
-    fn undo_is_given_up(&mut self, ix: Ix, failure: Failure) {
+    pub(super) fn undo_is_given_up(&mut self, ix: Ix, failure: Failure) {
         let node = &mut self.graph[ix];
         if node.then_rerun {
             // It was to be undone only to run again: it has failed, and a resume tries that again.

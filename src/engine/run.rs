@@ -317,7 +317,9 @@ impl Engine {
         let step = node.path.clone();
         match node.state {
             State::Resolving => Some(Command::Resolve { step }),
-            State::Locking | State::UndoLocking => node.lock.clone().map(|lock| Command::AcquireLock { step, lock }),
+            State::Locking | State::UndoLocking => {
+                node.lock.clone().map(|lock| Command::AcquireLock { step, lock, at_most: node.def.lock_wait })
+            }
             State::Inspecting => Some(Command::Inspect { step }),
             State::Asking => Some(Command::AskApproval { step }),
             State::Awaiting => self.approval_timer(ix),

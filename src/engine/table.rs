@@ -34,7 +34,11 @@ pub fn verdict(node: &Node, event: &Event) -> Verdict {
         | (S::Inspecting, Event::Inspected { .. } | Event::InspectFailed { .. })
         | (S::Asking, Event::ApprovalAsked { .. } | Event::InspectFailed { .. })
         | (S::Awaiting, Event::TimerFired { timer: Timer::Approval { .. } }) => Take,
-        (S::Locking | S::UndoLocking, Event::LockAcquired { lock, .. }) if node.lock.as_ref() == Some(lock) => Take,
+        (S::Locking | S::UndoLocking, Event::LockAcquired { lock, .. } | Event::LockTimedOut { lock, .. })
+            if node.lock.as_ref() == Some(lock) =>
+        {
+            Take
+        }
         (S::Awaiting, Event::ApprovalGiven { digest, by, .. }) => match &node.question {
             // An answer is bound to what was shown, and to who was asked.
             Some(question) if question.digest == *digest && question.may_answer(by) => Take,

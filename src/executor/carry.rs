@@ -25,9 +25,10 @@ impl Loop {
     pub(super) async fn carry_out(&mut self, command: Command) -> Result<(), ExecutorError> {
         match command {
             Command::Resolve { step } => self.resolve(&step),
-            Command::AcquireLock { step, lock } => {
+            Command::AcquireLock { step, lock, at_most } => {
                 let (journal, lease, outbox) = (self.journal.clone(), self.lease.clone(), self.outbox.clone());
-                self.spawn(Key::Lock(step.clone()), |ticket, _, _| inbox::lock(journal, lease, step, lock, outbox, ticket));
+                let wanted = inbox::Wanted { step: step.clone(), lock, at_most };
+                self.spawn(Key::Lock(step), |ticket, _, _| inbox::lock(journal, lease, wanted, outbox, ticket));
             }
             Command::ReleaseLock { step, lock } => {
                 // What was asked of the journal before this is done before this.

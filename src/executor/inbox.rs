@@ -1,7 +1,7 @@
 //! Looks for requests of other processes, and for locks that become free.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::tasks::{Outbox, Ticket};
 use crate::engine::{Event, StepPath};
@@ -81,30 +81,48 @@ pub(super) async fn renew(journal: Journal, lease: Arc<Lease>) -> Result<(), Jou
     }
 }
 
-/// Takes a lock, however long that takes. Says once who holds it, and again when that changes.
+/// A lock that a step waits for.
+pub(super) struct Wanted {
+    pub(super) step: StepPath,
+    pub(super) lock: String,
+    /// How long it may wait while other runs hold the lock.
+    pub(super) at_most: Option<Duration>,
+}
+
+/// Takes a lock as soon as it is free, or gives up. Says once who holds it, and again when that changes.
 pub(super) async fn lock(
     journal: Journal,
     lease: Arc<Lease>,
-    step: StepPath,
-    name: String,
+    wanted: Wanted,
     outbox: Outbox,
     ticket: Ticket,
 ) -> Result<(), JournalError> {
-    let mut told = None;
+    let Wanted { step, lock, at_most } = wanted;
+    let (mut told, mut so_far) = (None, Duration::ZERO);
     loop {
-        match journal.try_lock(&lease, &step, &name).await? {
+        // On the monotonic clock: a wall clock that jumps moves nothing.
+        let asked = Instant::now();
+        let holder = match journal.try_lock(&lease, &step, &lock).await? {
             LockTry::Taken => {
-                outbox.end(ticket, Event::LockAcquired { step, lock: name });
+                outbox.end(ticket, Event::LockAcquired { step, lock });
                 return Ok(());
             }
-            LockTry::Busy(holder) => {
-                let holder = holder.to_string();
-                if told.as_ref() != Some(&holder) {
-                    outbox.tell(Event::LockBusy { step: step.clone(), holder: holder.clone() });
-                    told = Some(holder);
-                }
-            }
+            LockTry::Busy(holder) => holder,
+        };
+        let is_foreign = holder.run != lease.run();
+        let holder = holder.to_string();
+        if told.as_ref() != Some(&holder) {
+            outbox.tell(Event::LockBusy { step: step.clone(), holder: holder.clone() });
+            told = Some(holder);
         }
-        tokio::time::sleep(LOCK_EVERY).await;
+        let left = at_most.filter(|_| is_foreign).map(|at_most| at_most.saturating_sub(so_far));
+        if left.is_some_and(|left| left.is_zero()) {
+            outbox.end(ticket, Event::LockTimedOut { step, lock });
+            return Ok(());
+        }
+        tokio::time::sleep(left.unwrap_or(LOCK_EVERY).min(LOCK_EVERY)).await;
+        if is_foreign {
+            so_far += asked.elapsed();
+        }
     }
 }

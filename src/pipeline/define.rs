@@ -11,6 +11,8 @@ use crate::units::Span as Time;
 
 /// How many steps are at work at once unless the pipeline says.
 pub(crate) const MAX_PARALLEL: u32 = 8;
+/// How long a step waits for a lock that another run holds, unless it says so itself.
+const LOCK_WAIT: Duration = Duration::from_hours(1);
 /// How long the `finally` steps may take together unless the pipeline says.
 pub(crate) const FINALLY_BUDGET: Duration = Duration::from_mins(10);
 
@@ -97,6 +99,7 @@ impl StepSpec {
                 .map(|(until, info)| BackgroundDef { until: until.clone(), ready: info.background }),
             undo,
             continue_on_error: self.continue_on_error,
+            lock_wait: self.lock.is_some().then(|| self.lock_wait.unwrap_or(LOCK_WAIT)),
             placement: self.placement.clone(),
             interrupted: traits.map_or(Interrupted::LookFirst, |traits| traits.interrupted),
         }

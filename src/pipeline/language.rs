@@ -279,7 +279,12 @@ pub(crate) const STEP: Level = Level {
             BOOL,
             "Its failure does not stop the steps behind it. The run still fails in the end.",
         ),
-        key("lock", "text", TEXT, "A name of which one run at a time may be the holder; others wait."),
+        key(
+            "lock",
+            "text or mapping",
+            r##"{"$ref":"#/$defs/lock"}"##,
+            "A name that one step at a time holds, across all runs; others wait.",
+        ),
         key("placement", "text", TEXT, "Which group of workers may run it."),
     ],
 };
@@ -290,6 +295,23 @@ pub(crate) const BACKGROUND: Level = Level {
     title: "Background",
     doc: "`true` stands for the one step behind it that nothing else stands behind.",
     keys: &[required("until", "id of a step", TEXT, "It ends when this step is over.")],
+};
+
+/// `lock`.
+pub(crate) const LOCK: Level = Level {
+    name: "lock",
+    title: "Lock",
+    doc: "A text alone is `name`. The wait is no part of an attempt: `timeout` begins behind it.",
+    keys: &[
+        required("name", "text", TEXT, "What the lock is called. May hold a template, and no secret."),
+        key(
+            "wait",
+            "duration",
+            DURATION,
+            "How long the step waits while another run holds the lock; then it fails. `1h` unless given. The steps of one run \
+             stand in line for as long as it takes.",
+        ),
+    ],
 };
 
 /// `undo`.
@@ -304,5 +326,5 @@ pub(crate) const UNDO: Level = Level {
 };
 
 /// Every level, in the order of the reference.
-pub(crate) const LEVELS: [&Level; 10] =
-    [&PIPELINE, &INPUT, &SECRET, &HOST, &DEFAULTS, &RETRY, &TIMEOUT, &STEP, &BACKGROUND, &UNDO];
+pub(crate) const LEVELS: [&Level; 11] =
+    [&PIPELINE, &INPUT, &SECRET, &HOST, &DEFAULTS, &RETRY, &TIMEOUT, &STEP, &BACKGROUND, &LOCK, &UNDO];

@@ -155,6 +155,8 @@ pub struct StepSpec {
     pub continue_on_error: bool,
     /// The name of the lock it runs under, unrendered.
     pub lock: Option<Value>,
+    /// How long it waits for the lock, if that is given.
+    pub lock_wait: Option<Duration>,
     /// Which group of workers may run it.
     pub placement: Option<String>,
     /// The pipeline that it runs, when `uses` is a path.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
@@ -327,8 +328,8 @@ impl Reader<'_> {
         if let Some(Data::List(items)) = get("for_each").map(|node| &node.data) {
             self.unique_items(items);
         }
-        let mut unrendered = |key: &'static str| get(key).and_then(|node| self.text(node, key)).map(Value::String);
-        let (on, lock) = (unrendered("on"), unrendered("lock"));
+        let on = get("on").and_then(|node| self.text(node, "on")).map(Value::String);
+        let (lock, lock_wait) = get("lock").map(|node| self.lock(node)).unwrap_or_default();
         Some(StepSpec {
             id,
             uses,
@@ -349,6 +350,7 @@ impl Reader<'_> {
                 .and_then(|node| self.boolean(node, "continue_on_error"))
                 .unwrap_or_default(),
             lock,
+            lock_wait,
             placement: get("placement").and_then(|node| self.plain_text(node, "placement")),
             module: None,
             info: None,
@@ -429,6 +431,16 @@ impl Reader<'_> {
                 (None, false)
             }
         }
+    }
+
+    fn lock(&mut self, node: &Node) -> (Option<Value>, Option<Duration>) {
+        if let Data::Scalar(_) = node.data {
+            return (self.text(node, "lock").map(Value::String), None);
+        }
+        let _ = self.level(node, &language::LOCK, "`lock`", node.span);
+        let get = |key: &str| node.get(key).filter(|node| !is_null(node));
+        let name = get("name").and_then(|node| self.text(node, "name")).map(Value::String);
+        (name, get("wait").and_then(|node| self.duration(node, "wait")))
     }
 
     fn undo(&mut self, node: &Node) -> (Option<UndoBody>, bool) {

@@ -92,7 +92,7 @@ impl Reader<'_> {
             };
             let article = if level.name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
             let shown = match level.name {
-                name @ ("defaults" | "retry" | "timeout" | "background" | "undo") => format!("`{name}`"),
+                name @ ("defaults" | "retry" | "timeout" | "background" | "lock" | "undo") => format!("`{name}`"),
                 name => format!("{article} {name}"),
             };
             self.problems.push(

@@ -60,10 +60,10 @@ fn of_level(level: &Level) -> Value {
         "required": required,
         "additionalProperties": false
     });
-    // Three levels have a short form.
+    // Four levels have a short form.
     match level.name {
         "host" => json!({ "description": level.doc, "anyOf": [{ "const": "local" }, mapping] }),
-        "timeout" => json!({ "description": level.doc, "anyOf": [{ "type": "string" }, mapping] }),
+        "timeout" | "lock" => json!({ "description": level.doc, "anyOf": [{ "type": "string" }, mapping] }),
         "secret" => {
             let mut mapping = mapping;
             mapping["minProperties"] = json!(1);

@@ -166,13 +166,16 @@ impl History {
         // An interruption is noticed when the run is taken up again; the last thing that its runner wrote is as near as
         // anybody knows.
         let died = self.sessions.len().checked_sub(2).map_or(at, |before| self.sessions[before].to);
+        let began = self.sessions.last().map_or(at, |session| session.from);
         let Some(path) = record.event.step() else { return };
         let step = self.steps.entry(path.clone()).or_default();
         step.last = Some(at);
         match &record.event {
             Event::Resolved { operands, .. } => step.resolved = Some((at, operands.clone())),
+            // Told again when the holder changes; the wait goes on.
+            Event::LockBusy { .. } if step.lock.is_some_and(|wait| wait.to.is_none() && wait.from >= began) => {}
             Event::LockBusy { .. } => step.lock = Some(Wait { from: at, to: None }),
-            Event::LockAcquired { .. } => end(&mut step.lock, at),
+            Event::LockAcquired { .. } | Event::LockTimedOut { .. } => end(&mut step.lock, at),
             Event::Inspected { .. } => step.inspected = Some(at),
             Event::ApprovalAsked { .. } => step.approval = Some(Wait { from: at, to: None }),
             Event::ApprovalGiven { .. } => end(&mut step.approval, at),

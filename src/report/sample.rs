@@ -29,6 +29,7 @@ pub fn step(id: &str, uses: &str, needs: &[&str]) -> StepDef {
         background: None,
         undo: UndoDef::Built,
         continue_on_error: false,
+        lock_wait: None,
         placement: None,
         interrupted: Interrupted::RunAgain,
     }

@@ -133,6 +133,11 @@ impl Story {
                 let lock = engine.step(step).and_then(|node| node.lock.as_deref()).unwrap_or("?");
                 Told::of(Mark::Note, step, format!("waits for the lock `{lock}`, held by {holder}"))
             }
+            Event::LockTimedOut { step, .. } => {
+                let node = engine.step(step)?;
+                let failure = if node.state.is_undo() { &node.undo_failure } else { &node.failure };
+                failed(step, "gave up", failure.as_ref()?)
+            }
             Event::InspectFailed { step, failure } => failed(step, &again("could not be inspected", step, engine), failure),
             Event::AttemptStarted { step, attempt } => {
                 self.began.insert(step.clone(), at);

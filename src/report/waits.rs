@@ -119,7 +119,11 @@ pub(super) fn waiting(history: &History, node: &Node) -> Option<Waiting> {
         State::Locking | State::UndoLocking => {
             let holder = node.lock_holder.as_deref().map(|holder| format!(", held by {holder}")).unwrap_or_default();
             let on = vec![format!("`{}`{holder}", node.lock.as_deref().unwrap_or("?"))];
-            wait("lock", on, step.and_then(|step| step.lock).map(|lock| lock.from).or(last), None)
+            let since = step.and_then(|step| step.lock).map(|lock| lock.from).or(last);
+            // A step of the same run is waited for however long it takes.
+            let own = format!("run `{}`", history.run());
+            let at_most = node.def.lock_wait.filter(|_| node.lock_holder.as_ref().is_some_and(|holder| !holder.contains(&own)));
+            wait("lock", on, since, later(since, at_most))
         }
         State::Awaiting => {
             let approvers = node.question.as_ref().map(|question| question.approvers.clone()).unwrap_or_default();

@@ -146,6 +146,7 @@ fn causes(history: &History, records: &[Record], node: &Node) -> Vec<Because> {
             Event::Resolved { resolution: Resolution::Run { lock: None }, operands: Value::Null, .. } => {}
             Event::Resolved { resolution, operands, .. } => add(resolved_text(resolution, operands)),
             Event::LockBusy { holder, .. } => add(format!("its lock was held by {holder}")),
+            Event::LockTimedOut { lock, .. } => add(format!("it had waited for the lock `{lock}` as long as it may")),
             Event::LockAcquired { .. } => add("it took its lock".to_owned()),
             Event::InspectFailed { failure, .. } => add(format!("it could not be looked at: {}", failure.message)),
             Event::AttemptStarted { attempt, .. } => {

@@ -96,6 +96,7 @@ fn step(rng: &mut StdRng, id: &str, depth: u32) -> StepDef {
         .choose(rng)
         .expect("not empty"),
         continue_on_error: rng.random_bool(0.15),
+        lock_wait: Some(Duration::from_mins(1)),
         placement: None,
         interrupted: *[Interrupted::RunAgain, Interrupted::LookFirst, Interrupted::LookFirst, Interrupted::AskPerson]
             .choose(rng)

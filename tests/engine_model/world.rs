@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferry::engine::{Command, Definition, Engine, Event, Outcome, Resolution, RunStatus, State, StepPath, StopReason, Timer};
+use ferry::engine::{
+    Command, Definition, Engine, Event, Node, Outcome, Resolution, RunStatus, State, StepPath, StopReason, Timer,
+};
 use ferry::error::{ErrorClass, Failure};
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -224,11 +226,16 @@ impl World {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Resolve { step } => self.resolve(step),
-            Command::AcquireLock { step, lock } => match self.locks.get(&lock) {
+            Command::AcquireLock { step, lock, at_most } => match self.locks.get(&lock) {
                 Some(holder) if *holder != step => {
                     // Still waiting: only while the engine wants it.
-                    if self.engine.step(&step).is_some_and(|node| matches!(node.state, State::Locking | State::UndoLocking)) {
-                        self.commands.push(Command::AcquireLock { step, lock });
+                    let waits = |node: &Node| matches!(node.state, State::Locking | State::UndoLocking);
+                    if self.engine.step(&step).is_some_and(waits) {
+                        if at_most.is_some() && self.goes_wrong(0.1) {
+                            self.append(Event::LockTimedOut { step, lock });
+                        } else {
+                            self.commands.push(Command::AcquireLock { step, lock, at_most });
+                        }
                     }
                 }
                 _ => {

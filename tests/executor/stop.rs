@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ferry::engine::{Event, Outcome, RunStatus, State};
-use ferry::executor::{ExecutorError, Resume};
+use ferry::executor::{ExecutorError, Resume, fold};
 use ferry::journal::{JournalError, Request};
 
 use super::lab::{Lab, failure};
@@ -229,6 +229,28 @@ async fn a_lock_is_held_by_one_run_at_a_time() {
     assert_eq!(one.await.expect("no panic").expect("an end"), RunStatus::Succeeded);
     assert_eq!(two.await.expect("no panic").expect("an end"), RunStatus::Succeeded);
     assert_eq!(lab.world(), ["run a", "done a", "run b", "done b"]);
+    assert!(lab.executor.journal.locks_of(&second).expect("readable").is_empty());
+}
+
+#[tokio::test]
+async fn a_wait_for_a_lock_of_another_run_has_a_limit_and_one_within_a_run_has_none() {
+    let lab = Lab::new();
+    let wait = "lock: { name: l, wait: 1ms }";
+    let (first, one) = lab.spawn(&format!(
+        "steps:\n  - {{ id: a, uses: test.act, lock: l, with: {{ waits_for: go }} }}\n  - {{ id: z, uses: test.act, with: {{ waits_for: z }} }}\n  - {{ id: b, uses: test.act, needs: [z], {wait} }}\n"
+    ));
+    lab.until("run a").await;
+    lab.write("z", "");
+    lab.until_event(&first, |event| matches!(event, Event::LockBusy { .. })).await;
+    let (second, status) =
+        lab.run(&format!("steps: [{{ id: c, uses: test.act, timeout: 1ms, {wait}, with: {{ waits_for: go }} }}]")).await;
+    assert_eq!(status, RunStatus::Failed);
+    let engine = fold(&lab.records(&second));
+    let failure = engine.step(&"c".into()).and_then(|node| node.failure.clone()).expect("it says why");
+    assert!(failure.message.contains("the lock `l` was not free within 1ms: it is held by step"), "{failure:?}");
+    assert_eq!(lab.count("run c"), 0);
+    lab.write("go", "");
+    assert_eq!(one.await.expect("no panic").expect("an end"), RunStatus::Succeeded);
     assert!(lab.executor.journal.locks_of(&second).expect("readable").is_empty());
 }
 

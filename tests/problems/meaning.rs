@@ -62,6 +62,26 @@ steps:
 }
 
 #[test]
+fn a_lock_is_waited_for_as_long_as_the_step_says_and_an_hour_else() {
+    let loaded = right(
+        "
+inputs: { zone: {} }
+steps:
+  - { id: a, uses: command, lock: 'dns-{{ inputs.zone }}', with: { run: x } }
+  - { id: b, uses: command, lock: { name: 'dns-{{ inputs.zone }}', wait: 30m }, with: { run: x } }
+  - { id: c, uses: command, with: { run: x } }
+",
+    );
+    let waits: Vec<_> = loaded.pipeline.definition().steps.iter().map(|step| step.lock_wait.map(|wait| wait.as_secs())).collect();
+    assert_eq!(waits, [Some(3600), Some(1800), None]);
+    assert_eq!(loaded.pipeline.steps[0].lock, loaded.pipeline.steps[1].lock);
+    let told = wrong("steps: [{ id: a, uses: command, lock: { wiat: 5, wait: 5 }, with: { run: x } }]");
+    for problem in ["`lock` has no key `wiat`", "`lock` has no `name`", "write the unit: `5s`"] {
+        assert!(told.contains(problem), "`{problem}` is missing: {told}");
+    }
+}
+
+#[test]
 fn what_a_step_says_goes_over_the_defaults_key_by_key() {
     let loaded = right(
         "
