@@ -10,6 +10,7 @@ use super::{Context, Exit, Fault, block_on};
 use crate::engine::OnFailure;
 use crate::executor::{self, ExecutorError, NewRun};
 use crate::report;
+use crate::steps::Depth;
 
 /// Run a pipeline
 ///
@@ -65,9 +66,12 @@ impl Run {
             Policy::Stop => OnFailure::Stop,
             Policy::Rollback => OnFailure::Rollback,
         });
-        let plan = block_on(executor::preflight(&registry, &mut new))??;
+        // Only what is shown is worth a look at whole buckets.
+        let is_shown = !self.yes && context.can_ask();
+        let depth = if is_shown { Depth::Thorough } else { Depth::Brief };
+        let plan = block_on(executor::preflight(&registry, &mut new, depth))??;
         let is_blocked = plan.blocking().next().is_some();
-        if !self.yes && context.can_ask() {
+        if is_shown {
             context.out.note(&report::plan::text(&plan, context.out.style()));
             if is_blocked {
                 return Err(Fault::said(Exit::Wrong));

@@ -8,6 +8,7 @@ use super::drive::Drive;
 use super::{Context, Exit, Fault, block_on};
 use crate::executor::{self, ExecutorError, NewRun};
 use crate::pipeline::{self, Sources};
+use crate::steps::Depth;
 
 /// The name of the pipeline that stands in the journal in place of a file. Relative places start where ferry was started.
 const NAME: &str = "sync.yaml";
@@ -63,7 +64,7 @@ impl Sync {
         let registry = crate::steps::builtin();
         let loaded = pipeline::load(Path::new(NAME), &sources, registry.catalogue()).map_err(Fault::problems)?;
         let mut new = NewRun::new(NAME, loaded, inputs);
-        let plan = block_on(executor::preflight(&registry, &mut new))??;
+        let plan = block_on(executor::preflight(&registry, &mut new, Depth::Brief))??;
         if plan.blocking().next().is_some() {
             return Err(ExecutorError::Preflight(Box::new(plan)).into());
         }

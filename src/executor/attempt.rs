@@ -61,6 +61,7 @@ impl Work {
                 checkpoint,
                 host: host_of(&self.config),
             },
+            depth: session.depth,
             cancel: stop.clone(),
             over: self.over.clone(),
             base: self.around.base.clone(),

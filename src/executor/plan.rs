@@ -22,7 +22,7 @@ use crate::engine::{Body, Definition, Resolution, StepDef, StepPath, Timeout};
 use crate::error::Failure;
 use crate::pipeline::template::{Each, Scope, StepView};
 use crate::pipeline::{Loaded, StepSpec};
-use crate::steps::Registry;
+use crate::steps::{Depth, Registry};
 
 /// How many steps are looked at at once.
 const AT_ONCE: usize = 8;
@@ -36,15 +36,15 @@ pub async fn plan(
 ) -> Result<Plan, ExecutorError> {
     let inputs = loaded.pipeline.inputs(inputs)?;
     let document = Document::new(path, loaded, inputs);
-    make(registry, SystemClock::shared(), Asked::default(), loaded, &document).await
+    make(registry, SystemClock::shared(), Asked::default(), loaded, &document, Depth::Thorough).await
 }
 
 /// What a run would do, looked at before there is a journal for it: the run does not look again, and asks no command for
 /// a secret a second time.
-pub async fn preflight(registry: &Registry, new: &mut super::NewRun) -> Result<Plan, ExecutorError> {
+pub async fn preflight(registry: &Registry, new: &mut super::NewRun, depth: Depth) -> Result<Plan, ExecutorError> {
     let document = Document::new(&new.path, &new.loaded, new.loaded.pipeline.inputs(&new.inputs)?);
     super::start::knows(&new.loaded, new.until.as_deref())?;
-    let plan = make(registry, SystemClock::shared(), new.asked.clone(), &new.loaded, &document).await?;
+    let plan = make(registry, SystemClock::shared(), new.asked.clone(), &new.loaded, &document, depth).await?;
     new.preflight = false;
     Ok(plan)
 }
@@ -53,7 +53,7 @@ impl Executor {
     /// What a run would do.
     pub async fn plan(&self, new: &super::NewRun) -> Result<Plan, ExecutorError> {
         let document = Document::new(&new.path, &new.loaded, new.loaded.pipeline.inputs(&new.inputs)?);
-        make(&self.registry, self.clock.clone(), self.asked.clone(), &new.loaded, &document).await
+        make(&self.registry, self.clock.clone(), self.asked.clone(), &new.loaded, &document, Depth::Thorough).await
     }
 }
 
@@ -63,9 +63,12 @@ pub(super) async fn make(
     asked: Asked,
     loaded: &Loaded,
     document: &Document,
+    depth: Depth,
 ) -> Result<Plan, ExecutorError> {
     let id = uuid::Uuid::now_v7().simple().to_string();
-    let session = Arc::new(Session::of_plan(registry, clock.clone(), asked, &id, clock.now(), document));
+    let mut session = Session::of_plan(registry, clock.clone(), asked, &id, clock.now(), document);
+    session.depth = depth;
+    let session = Arc::new(session);
     let pipeline = loaded.pipeline.clone();
     let top = session.enter(Level::open(&session, None, pipeline, document.inputs.clone(), None).await?);
     let definition = loaded.pipeline.definition();

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::engine::StepPath;
 use crate::error::Failure;
 use crate::secret::Vault;
-use crate::steps::Registry;
+use crate::steps::{Depth, Registry};
 
 /// Answers of commands, by folder and command.
 pub(super) type Asked = Arc<Mutex<BTreeMap<(PathBuf, String), secrecy::SecretString>>>;
@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) settings: Settings,
+    /// How closely steps look at the world.
+    pub(super) depth: Depth,
     pub(super) vault: Vault,
     pub(super) http: reqwest::Client,
     /// The run's own folder: logs, and what its steps keep. A plan has none and writes nothing.
@@ -73,6 +75,7 @@ impl Session {
             clock,
             observers: Vec::new(),
             settings: Settings::default(),
+            depth: Depth::Brief,
             vault: Vault::default(),
             http: http(),
             dir: None,

@@ -14,6 +14,7 @@ use super::{Document, Executor, ExecutorError, NewRun, plan};
 use crate::engine::{Engine, Event, Node, Resolution, RunStatus, State, StepPath};
 use crate::journal::{Journal, JournalError, Lease, Record, Request};
 use crate::pipeline::Loaded;
+use crate::steps::Depth;
 
 /// The state of a run: the fold of its events.
 pub fn fold(records: &[Record]) -> Engine {
@@ -57,7 +58,8 @@ impl Executor {
             self.asked.lock().unwrap_or_else(PoisonError::into_inner).extend(answers);
         }
         if new.preflight {
-            let plan = plan::make(&self.registry, self.clock.clone(), self.asked.clone(), &new.loaded, &document).await?;
+            let (clock, asked) = (self.clock.clone(), self.asked.clone());
+            let plan = plan::make(&self.registry, clock, asked, &new.loaded, &document, Depth::Brief).await?;
             if plan.blocking().next().is_some() {
                 return Err(ExecutorError::Preflight(Box::new(plan)));
             }

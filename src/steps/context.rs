@@ -75,11 +75,23 @@ pub trait Signals: Send + Sync {
     fn log(&self, stream: LogStream, line: &str);
 }
 
+/// How closely `inspect` looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// What undo needs, and whether the step can begin: a few requests.
+    #[default]
+    Brief,
+    /// All that a plan can tell: the listing of a whole bucket, if need be.
+    Thorough,
+}
+
 /// What a step is given to work with. Cheap to clone.
 #[derive(Clone)]
 pub struct StepContext {
     /// Which try of which step this is.
     pub attempt: Attempt,
+    /// How closely `inspect` is to look.
+    pub depth: Depth,
     /// Told to stop when the run is cancelled: write a checkpoint, then return `Stopped` by [`StepContext::stopped`].
     pub cancel: CancellationToken,
     /// Told when a background step has done its duty: end well and return the outputs.

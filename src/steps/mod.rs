@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use context::{Attempt, LogStream, Progress, Signals, StepContext};
+pub use context::{Attempt, Depth, LogStream, Progress, Signals, StepContext};
 pub use registry::{DynStep, Registry};
 
 use crate::catalogue::{Background, Interrupted, Kind, Traits, Undo};

@@ -129,6 +129,11 @@ impl Store {
         &self.prefix
     }
 
+    /// A key as the bucket knows it, with this place's prefix.
+    pub fn whole_key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
     /// OpenDAL's scheme.
     pub fn scheme(&self) -> &str {
         &self.scheme

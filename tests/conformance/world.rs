@@ -13,7 +13,7 @@ use ferry::clock::SystemClock;
 use ferry::error::StepError;
 use ferry::hosts::{self, FileState, Finished, Host, Hosts, Invocation, OnLine};
 use ferry::secret::{Text, Vault};
-use ferry::steps::{Attempt, LogStream, Progress, Signals, StepContext};
+use ferry::steps::{Attempt, Depth, LogStream, Progress, Signals, StepContext};
 use ferry::stores::Stores;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -251,6 +251,7 @@ impl World {
                 checkpoint: self.notes.checkpoint.lock().expect("not poisoned").clone(),
                 host: "local".to_owned(),
             },
+            depth: if number == 0 { Depth::Thorough } else { Depth::Brief },
             cancel: CancellationToken::new(),
             over: CancellationToken::new(),
             base: self.path(""),

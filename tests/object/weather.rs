@@ -208,7 +208,7 @@ async fn an_object_that_disappears_is_told_and_no_failure() {
         std::fs::write(server.data.path().join("box").join(name), "x").expect("written");
     }
     let proxy = Proxy::start(server.port, move |method, path, _| {
-        if method == "HEAD" && path.contains("/box/vanishes") { Weather::Answer(404, &[], "") } else { Weather::Fair }
+        if method == "GET" && path.contains("/box/vanishes") { Weather::Answer(404, &[], "") } else { Weather::Fair }
     })
     .await;
     let folder = tempfile::tempdir().expect("a directory");

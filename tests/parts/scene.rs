@@ -8,7 +8,7 @@ use std::time::Duration;
 use ferry::clock::SystemClock;
 use ferry::error::StepError;
 use ferry::secret::{Text, Vault};
-use ferry::steps::{Attempt, DynStep, LogStream, Preview, Progress, Signals, StepContext, builtin};
+use ferry::steps::{Attempt, Depth, DynStep, LogStream, Preview, Progress, Signals, StepContext, builtin};
 use ferry::stores::{Patience, Store, StoreOptions, Stores};
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -96,6 +96,7 @@ impl Scene {
                 checkpoint: self.heard.checkpoints.lock().expect("not poisoned").last().cloned(),
                 host: "local".to_owned(),
             },
+            depth: Depth::Brief,
             cancel: self.cancel.clone(),
             over: CancellationToken::new(),
             base: self.folder.path().to_owned(),
@@ -138,7 +139,7 @@ impl Scene {
     /// What a plan would say.
     pub async fn plan(&self, uses: &str, with: Value) -> Result<Preview, StepError> {
         let step = Self::step(uses, &with);
-        let ctx = self.context();
+        let ctx = StepContext { depth: Depth::Thorough, ..self.context() };
         *self.attempt.lock().expect("not poisoned") -= 1;
         step.preview(&step.inspect(&ctx).await?)
     }

@@ -7,16 +7,10 @@
 mod compare;
 mod delete;
 mod filter;
-mod ledger;
 mod list;
 mod merge;
-mod pace;
-mod plan;
 mod same;
 mod sync;
-mod transfer;
-mod undo;
-mod work;
 
 pub use compare::ObjectCompare;
 pub use delete::ObjectDelete;

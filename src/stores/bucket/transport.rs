@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, Uri};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response, Uri};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -104,7 +105,11 @@ impl Transport {
 
     /// One request. `answer` bounds the wait for the beginning of the answer, `piece` the wait for the next bytes, up
     /// or down.
-    pub async fn send(&self, request: Request<Bytes>, answer: Duration, piece: Duration) -> Result<Response<Bytes>, Lost> {
+    pub async fn send(&self, mut request: Request<Bytes>, answer: Duration, piece: Duration) -> Result<Response<Bytes>, Lost> {
+        // hyper leaves it out where there is no body; services want it with whatever writes.
+        if request.body().is_empty() && matches!(*request.method(), Method::PUT | Method::POST) {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         match self {
             Self::Direct(client) => {
                 let size = request.body().len();

@@ -176,6 +176,10 @@ impl S3 {
 
     /// What a refusal means for a request about the bucket.
     pub(super) fn failed_bucket(&self, refusal: Refusal, doing: &str) -> BucketError {
+        // What some servers say where there are no uploads to list.
+        if refusal.status == 404 && refusal.code == "NoSuchUpload" {
+            return BucketError::Missing;
+        }
         refusal.into_step(&format!("cannot {doing} the bucket `{}`", self.name)).into()
     }
 }

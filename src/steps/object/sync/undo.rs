@@ -6,8 +6,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use opendal::options::RestoreOptions;
 
 use super::ledger::{self, Touched};
-use super::{objects, some};
 use crate::error::StepError;
+use crate::steps::object::{objects, some};
 use crate::steps::{Progress, StepContext};
 use crate::stores::{Facts, Store, classify};
 
@@ -25,7 +25,7 @@ enum Back {
 
 /// Puts the target back. `on_the_way` is how many of the folders to it were not there. Doing it twice does no harm.
 pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Result<(), StepError> {
-    let Some(touched) = ledger::read(&ctx.scratch, None).await? else {
+    let Some(told) = ledger::read(&ctx.scratch, None).await? else {
         if ledger::is_put_away(&ctx.scratch) {
             return Ok(());
         }
@@ -36,6 +36,15 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
             format!("it was in `{}`: bring that folder back, or delete by hand what the step created", ctx.scratch.display()),
         ));
     };
+    // What was never whole first: it is in nobody's way, and costs money.
+    if let Some(bucket) = target.bucket() {
+        for (key, uploads) in &told.unfinished {
+            for upload in uploads {
+                super::uploads::drop_one(&*bucket, target, key, &upload.id).await?;
+            }
+        }
+    }
+    let touched = told.touched;
     let all = touched.len() as u64;
     let (mut changed, mut lost, mut done) = (Vec::new(), Vec::new(), 0_u64);
     let mut work = futures::stream::iter(touched).map(|(key, touched)| put_back(target, key, touched)).buffer_unordered(AT_ONCE);
@@ -66,7 +75,7 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
             }
         }
     }
-    target.remove_empty(&ledger::folders(&ctx.scratch).await?, on_the_way).await?;
+    target.remove_empty(&told.folders, on_the_way).await?;
     ledger::put_away(&ctx.scratch).await
 }
 

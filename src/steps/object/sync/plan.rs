@@ -3,12 +3,12 @@
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::filter::Filter;
-use super::merge::pairs;
-use super::same::{Answer, Rule};
-use super::{objects, some};
 use crate::error::StepError;
 use crate::steps::Preview;
+use crate::steps::object::filter::Filter;
+use crate::steps::object::merge::pairs;
+use crate::steps::object::same::{Answer, Rule};
+use crate::steps::object::{objects, some};
 use crate::stores::{Kind, Store};
 use crate::units::ByteSize;
 
@@ -64,6 +64,15 @@ pub fn is_copied(source: &Store, target: &Store, listed: &crate::stores::Listed)
         // In folders a marker has nothing to say.
         Kind::Marker => Ok(target.abilities().is_flat && target.path(&listed.key).is_ok()),
     }
+}
+
+/// Sees that both places can be listed. What is there is found by the step itself, while it copies.
+pub async fn glance(source: &Store, target: &Store) -> Result<SyncBefore, StepError> {
+    let (mut from, mut to) = (source.list(None), target.list(None));
+    let (from, to) = tokio::join!(from.next(), to.next());
+    from?;
+    to?;
+    Ok(SyncBefore { can_restore: target.abilities().versions, ..SyncBefore::default() })
 }
 
 /// Looks at both places.

@@ -1,30 +1,50 @@
 //! `object.sync`: makes the objects of one place be at another.
+//!
+//! In: two places. Out: counts, and in the step's folder a manifest (what is there now) and a ledger (what was done, for
+//! undo and for the next attempt). Never here: a temporary copy of an object; a change that was not written down before.
+
+mod copy;
+mod hash;
+mod ledger;
+mod level;
+mod manifest;
+mod pace;
+mod plan;
+mod task;
+mod undo;
+mod uploads;
+mod window;
+mod work;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::plan::{SyncBefore, is_copied};
 use super::filter::Filter;
-use super::plan::{self, SyncBefore};
 use super::same::Rule;
-use super::work;
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
-use crate::steps::{Preview, Step, StepContext};
+use crate::steps::{Depth, Preview, Step, StepContext};
 use crate::stores::Store;
 use crate::units::Rate;
 
 /// Copies the objects of one place to another: what differs, and nothing else.
 ///
-/// From any kind of store to any other. Objects are streamed, many at once; content type and user metadata are kept
-/// where both sides have them; an object that changes while it is copied is copied once more, then named as a failure.
-/// Nothing at the target is deleted unless `delete: true`. Names that one of the stores cannot hold are refused by name
-/// before anything is copied. A source without any object is a failure unless `allow_empty: true`;
-/// a folder that does not exist always is.
+/// From any kind of store to any other. Objects are never stored in between, and many are under way at once; large ones
+/// go to buckets in parts, side by side. Content type and user metadata are kept where both sides have them; an object
+/// that changes while it is copied is copied once more, then named as a failure. What somebody else has written to the
+/// target since it was listed is not overwritten, where the store can tell.
+/// Nothing at the target is deleted unless `delete: true`. Names that one of the stores cannot hold are refused by name:
+/// by a plan, or by the step, which then fails after everything else was copied. A source without any object is a failure
+/// unless `allow_empty: true`; a folder that does not exist always is.
 ///
-/// After an interruption the step goes on behind its last checkpoint. Undo deletes what the step created (in a
-/// directory, its folders too, once they are empty) and nothing else: not what someone else has changed since. What was overwritten or deleted is restored where the store keeps
-/// versions, else named in a warning.
+/// A manifest names every object that is at the target in the end, with the BLAKE3 of what was sent.
+///
+/// After an interruption the step goes on behind its last checkpoint, inside a large object too: a part that has arrived
+/// is not sent again. Undo deletes what the step created (in a directory, its folders too, once they are empty), throws
+/// unfinished uploads away, and does nothing else: what someone else has changed since stays. What was overwritten or
+/// deleted is restored where the store keeps versions, else named in a warning.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectSync {
@@ -54,20 +74,17 @@ pub struct ObjectSync {
     /// Reads every copied object again at both places and compares the SHA-256.
     #[serde(default)]
     pub verify: bool,
-    /// How many objects are copied at once. Memory is bounded apart from this.
-    #[serde(default = "sixteen")]
+    /// How many requests are under way at once. Unless it is given, the step finds it: it rises as long as that moves
+    /// more, and falls when a store asks for fewer requests. Memory is bounded apart from this.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
-    pub concurrency: u32,
+    pub concurrency: Option<u32>,
     /// At most this much: `50MB/s`. Nothing means as fast as it goes.
     #[serde(default)]
     pub bandwidth: Option<Rate>,
     /// A source without any object is no failure. A folder that is not there still is.
     #[serde(default)]
     pub allow_empty: bool,
-}
-
-fn sixteen() -> u32 {
-    16
 }
 
 /// What a sync did, over all its attempts.
@@ -91,6 +108,16 @@ pub struct SyncOutput {
     pub left_out: u64,
     /// Warnings given.
     pub warnings: u64,
+    /// The most requests that were under way at once.
+    #[serde(default)]
+    pub concurrency: u64,
+    /// The manifest: a file of JSON lines, compressed with Zstandard, that names every object that is at the target now,
+    /// with its size, its `ETag` there and, if this step sent it, the BLAKE3 of its content.
+    #[serde(default)]
+    pub manifest: String,
+    /// The SHA-256 of the manifest's text: `zstdcat manifest.jsonl.zst | sha256sum`.
+    #[serde(default)]
+    pub manifest_sha256: String,
 }
 
 impl ObjectSync {
@@ -135,7 +162,10 @@ with:
         source.must_exist().await?;
         target.must_be_no_file().await?;
         let filter = self.filter()?;
-        let mut before = plan::look(&source, &target, &filter, self.compare).await?;
+        let mut before = match ctx.depth {
+            Depth::Thorough => plan::look(&source, &target, &filter, self.compare).await?,
+            Depth::Brief => plan::glance(&source, &target).await?,
+        };
         before.folders = target.missing_on_the_way().await;
         if let Some(most) = self.max_delete.filter(|most| self.delete && before.extra > *most) {
             return Err(work::too_many_to_delete(before.extra, most, target.label()));
@@ -164,6 +194,6 @@ with:
         let target = ctx.stores.open(&self.to, &ctx.base)?;
         // First: a folder with a file in it that is not whole is not empty.
         target.clear_unfinished(&ctx.idempotence_key()).await;
-        super::undo::undo(ctx, &target, before.folders).await
+        undo::undo(ctx, &target, before.folders).await
     }
 }

@@ -1,0 +1,378 @@
+//! The copy of one object: read, hashed, written, checked before it becomes visible, written down before and after.
+//!
+//! Small objects are one request to either side. Large ones go to buckets in parts, side by side, each written down as
+//! it arrives, so that no life of the runner sends a part twice; elsewhere in pieces, one behind the other.
+
+mod inside;
+mod origin;
+mod parts;
+mod stream;
+mod whole;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub use origin::Origin;
+
+use super::hash;
+use super::ledger::{Ledger, Line, Unfinished};
+use super::level::{Gate, Place};
+use super::pace::Pace;
+use crate::error::StepError;
+use crate::stores::bucket::{Bucket, BucketError, Condition};
+use crate::stores::{Facts, Kind, Listed, Store};
+
+/// The unit in which memory is counted.
+const UNIT: u64 = 64 << 10;
+/// Bytes of bodies that may be in memory at once.
+const MEMORY: u64 = 192 << 20;
+/// An object up to this size is one request to either side.
+const WHOLE: u64 = 16 << 20;
+/// The smallest part of a large object; parts are powers of two times this.
+const PART: u64 = 8 << 20;
+/// Services take 10,000 parts of an object at most.
+const MOST_PARTS: u64 = 10_000;
+/// The largest object for a store that takes it only in one piece.
+const LARGEST_WHOLE: u64 = 2 << 30;
+/// How often an object that changes while it is copied is begun anew.
+const CHANGES: u32 = 2;
+
+/// An object to be copied.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Where its name stands in the order of the names.
+    pub number: u64,
+    /// What the source lists.
+    pub listed: Listed,
+    /// What the target lists by that name.
+    pub there: Option<Listed>,
+    /// What was there before the step, when that is more than the listing tells.
+    pub was: Option<Facts>,
+    /// Whether an earlier attempt has created what is there.
+    pub is_ours: bool,
+}
+
+/// What all copies of a step share.
+pub struct Transfer {
+    pub source: Store,
+    pub target: Store,
+    pub into: Option<Arc<dyn Bucket>>,
+    pub ledger: Ledger,
+    pub pace: Pace,
+    pub gate: Arc<Gate>,
+    /// Told when the step stops: copies end at the next piece.
+    pub stop: CancellationToken,
+    pub verify: bool,
+    /// What an earlier attempt had sent in parts.
+    pub unfinished: Mutex<BTreeMap<String, Vec<Unfinished>>>,
+    /// Bytes that have arrived so far, for progress.
+    pub moved: AtomicU64,
+    /// Requests that have ended.
+    pub ends: AtomicU64,
+    /// Places that the copies under way can make use of.
+    pub wanted: AtomicU64,
+    memory: Arc<Semaphore>,
+}
+
+/// How the copy of one object ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copied {
+    /// It is at the target.
+    There {
+        /// Bytes.
+        bytes: u64,
+        /// What the target has.
+        is: Facts,
+        /// Of what was sent. Unknown when the service copied within itself.
+        blake3: Option<String>,
+    },
+    /// It is no longer at the source.
+    Gone,
+}
+
+/// Why a copy did not go on.
+#[derive(Debug)]
+pub enum Stop {
+    /// This object cannot be copied; others can.
+    Object(StepError),
+    /// There is no point in going on.
+    Step(StepError),
+    /// The source is not what it was when the copy began.
+    Changed,
+    /// It is no longer at the source.
+    Gone,
+}
+
+/// How it ended badly.
+#[derive(Debug)]
+pub enum Trouble {
+    /// This object cannot be copied; others can.
+    Object(StepError),
+    /// There is no point in going on.
+    Step(StepError),
+}
+
+/// The size of the parts of an object: a power of two, so that each part is a subtree of the hash.
+pub fn part_size(size: u64) -> u64 {
+    let mut part = PART;
+    while size.div_ceil(part) > MOST_PARTS {
+        part *= 2;
+    }
+    part
+}
+
+/// How many requests at once the copy of an object of this size can make use of.
+pub fn width(size: u64) -> u64 {
+    if size <= WHOLE { 1 } else { size.div_ceil(part_size(size)) }
+}
+
+/// A part of an object on its way: its place among the requests, and its memory.
+struct Room {
+    _place: Place,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Transfer {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
+    pub fn new(
+        source: Store,
+        target: Store,
+        ledger: Ledger,
+        pace: Pace,
+        gate: Arc<Gate>,
+        stop: CancellationToken,
+        verify: bool,
+        unfinished: BTreeMap<String, Vec<Unfinished>>,
+    ) -> Self {
+        let into = target.bucket();
+        let memory = Arc::new(Semaphore::new(usize::try_from(MEMORY / UNIT).unwrap_or(usize::MAX)));
+        let unfinished = Mutex::new(unfinished);
+        let (moved, ends, wanted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { source, target, into, ledger, pace, gate, stop, verify, unfinished, moved, ends, wanted, memory }
+    }
+
+    /// How often either side has put a request off so far.
+    pub fn refused(&self) -> u64 {
+        let from = self.source.bucket().map_or(0, |bucket| bucket.throttled());
+        from + self.into.as_ref().map_or(0, |bucket| bucket.throttled())
+    }
+
+    /// Copies an object.
+    pub async fn copy(self: &Arc<Self>, job: &Job) -> Result<Copied, Trouble> {
+        let key = &job.listed.key;
+        let mut changes = 0;
+        let mut origin = None;
+        loop {
+            let opened = match origin.take() {
+                Some(origin) => Ok(origin),
+                None if changes == 0 => Origin::open(&self.source, &job.listed).await,
+                None => Origin::look(&self.source, key).await,
+            };
+            let ended = match opened {
+                Ok(opened) => self.once(job, opened).await,
+                Err(stop) => Err(stop),
+            };
+            match ended {
+                Ok(copied) => return Ok(copied),
+                Err(Stop::Object(error)) => return Err(Trouble::Object(error)),
+                Err(Stop::Step(error)) => return Err(Trouble::Step(error)),
+                Err(Stop::Gone) => return self.gone(key).await,
+                Err(Stop::Changed) if changes + 1 < CHANGES => changes += 1,
+                Err(Stop::Changed) => {
+                    let message = format!("`{key}` in `{}` changed while it was copied, twice", self.source.label());
+                    return Err(Trouble::Object(
+                        StepError::transient(message).help("stop what writes to it, then resume; or leave it out with `exclude`"),
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn once(self: &Arc<Self>, job: &Job, origin: Origin) -> Result<Copied, Stop> {
+        let key = &job.listed.key;
+        let size = origin.facts.size;
+        if job.listed.kind == Kind::Marker {
+            return self.mark(job).await;
+        }
+        if !self.target.abilities().streams && self.into.is_none() && size > LARGEST_WHOLE {
+            let label = self.target.label();
+            return Err(Stop::Object(
+                StepError::permanent(format!("`{key}` is too large for `{label}`, which takes an object only in one piece"))
+                    .help("leave it out with `exclude`, or copy to another kind of store"),
+            ));
+        }
+        if self.is_inside() {
+            return self.inside(job, &origin).await;
+        }
+        let (is, blake3) = match &self.into {
+            Some(bucket) if size <= WHOLE => self.whole(job, &origin, &**bucket).await?,
+            Some(bucket) => self.in_parts(job, origin, bucket.clone()).await?,
+            None => self.stream(job, &origin).await?,
+        };
+        self.arrived(key, size, is, Some(blake3)).await
+    }
+
+    /// Sees that the target has the object, whole, and writes that down.
+    async fn arrived(&self, key: &str, size: u64, mut is: Facts, blake3: Option<String>) -> Result<Copied, Stop> {
+        if is.etag.is_none() {
+            let seen = self.target.stat(key).await?.ok_or_else(|| {
+                Stop::Step(StepError::transient(format!("`{key}` was written to `{}` and is not there", self.target.label())))
+            })?;
+            is = Facts::of(&seen);
+            if is.size != size {
+                return Err(Stop::Step(StepError::transient(format!(
+                    "`{key}` was written to `{}` with {size} bytes and is there with {}",
+                    self.target.label(),
+                    is.size
+                ))));
+            }
+        }
+        is.size = size;
+        self.ledger.tell(&Line::Done { key: key.to_owned(), is: is.clone(), blake3: blake3.clone() }).map_err(Stop::Step)?;
+        if self.verify {
+            self.check(key, blake3.as_deref()).await?;
+        }
+        Ok(Copied::There { bytes: size, is, blake3 })
+    }
+
+    /// An empty object whose name ends with `/`.
+    async fn mark(&self, job: &Job) -> Result<Copied, Stop> {
+        if job.there.is_none() {
+            let key = &job.listed.key;
+            let path = self.target.path(key)?;
+            let made = self.target.operator().create_dir(&path).await;
+            made.map_err(|error| self.not_written(key, error))?;
+            let line = Line::Done { key: key.clone(), is: Facts::default(), blake3: None };
+            self.ledger.tell(&line).map_err(Stop::Step)?;
+        }
+        Ok(Copied::There { bytes: 0, is: Facts::default(), blake3: None })
+    }
+
+    /// Reads the target again: what arrived is what was sent.
+    async fn check(&self, key: &str, sent: Option<&str>) -> Result<(), Stop> {
+        let there = Origin::look(&self.target, key).await?;
+        let is = match sent {
+            Some(_) => self.hash_of(&self.target, &there).await?,
+            None => return Ok(()),
+        };
+        if Some(is.as_str()) == sent {
+            return Ok(());
+        }
+        let (target, source) = (self.target.label(), self.source.label());
+        Err(Stop::Object(
+            StepError::transient(format!("`{key}` has another content in `{target}` than what was read from `{source}`"))
+                .help("one of the stores or the way between them changes bytes: try again, and see both stores' logs"),
+        ))
+    }
+
+    /// The BLAKE3 of an object, piece by piece.
+    async fn hash_of(&self, store: &Store, origin: &Origin) -> Result<String, Stop> {
+        let size = origin.facts.size;
+        if size <= WHOLE {
+            let _room = self.room(size).await?;
+            return Ok(hash::of(&origin.read(store, None).await?.0));
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        while at < size {
+            let end = (at + PART).min(size);
+            let _room = self.room(end - at).await?;
+            hasher.update(&origin.read(store, Some(at..end)).await?.0);
+            at = end;
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Waits for a place among the requests, and for memory.
+    async fn room(&self, bytes: u64) -> Result<Room, Stop> {
+        let units = u32::try_from(bytes.min(MEMORY).div_ceil(UNIT).max(1)).unwrap_or(u32::MAX);
+        let both = async {
+            let place = self.gate.enter().await;
+            let memory = self.memory.clone().acquire_many_owned(units).await.expect("the semaphore is never closed");
+            Room { _place: place, _memory: memory }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Self::stopped()),
+            room = both => Ok(room),
+        }
+    }
+
+    fn stopped() -> Stop {
+        Stop::Step(StepError::transient("stopped on request"))
+    }
+
+    /// Does something unless the step is told to stop.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Self::stopped()),
+            done = work => done,
+        }
+    }
+
+    fn count(&self, bytes: u64) {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.ends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn take_unfinished(&self, key: &str) -> Vec<Unfinished> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
+    }
+
+    /// It was listed and is not found: deleted meanwhile, or known by a name that does not lead there.
+    async fn gone(&self, key: &str) -> Result<Copied, Trouble> {
+        let before = key.rfind('/').map(|at| key[..=at].to_owned());
+        if self.source.abilities().is_flat {
+            return Ok(Copied::Gone);
+        }
+        let mut listing = self.source.list(before.as_deref());
+        while let Some(listed) = listing.next().await.map_err(Trouble::Step)? {
+            if listed.key == key {
+                return Err(Trouble::Object(
+                    StepError::permanent(format!("`{key}` is listed in `{}` but not found by that name", self.source.label()))
+                        .help("its name holds bytes that are lost on the way (not UTF-8, or white space at its end): rename it, or leave it out with `exclude`"),
+                ));
+            }
+            if listed.key.as_str() > key {
+                break;
+            }
+        }
+        Ok(Copied::Gone)
+    }
+
+    fn not_written(&self, key: &str, error: opendal::Error) -> Stop {
+        crate::stores::classify(&format!("cannot write `{key}` to `{}`", self.target.label()), error).into()
+    }
+
+    fn not_put(&self, key: &str, error: BucketError) -> Stop {
+        let doing = format!("cannot write `{key}` to `{}`", self.target.label());
+        match error {
+            BucketError::Failed(error) => {
+                let message = format!("{doing}: {}", error.message);
+                StepError { message, ..error }.into()
+            }
+            BucketError::Changed => Stop::Object(
+                StepError::needs_person(format!("{doing}: somebody else has written it since it was listed"))
+                    .help("see who else writes there; resume to look again, it is then overwritten if it differs"),
+            ),
+            BucketError::Missing => Stop::Step(
+                StepError::permanent(format!("{doing}: the bucket or the upload is gone"))
+                    .help("see that the bucket is there, then resume"),
+            ),
+        }
+    }
+}
+
+/// What must hold at the target when the object becomes visible: nobody else has written there since it was listed.
+fn condition(job: &Job) -> Condition {
+    match job.there.as_ref().map(|there| there.facts.etag.clone()) {
+        None => Condition::Absent,
+        Some(Some(etag)) => Condition::Still(etag),
+        Some(None) => Condition::None,
+    }
+}

@@ -1,0 +1,153 @@
+//! The reading end of a copy: one object of the source, opened, and its pieces.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opendal::options::ReaderOptions;
+use opendal::{Metadata, Reader};
+
+use super::Stop;
+use crate::error::{ErrorClass, StepError};
+use crate::stores::bucket::{Bucket, BucketError, Properties};
+use crate::stores::{Facts, Listed, Store, classify, is_changed, is_missing};
+
+/// An object at the source as it was when its copy began.
+pub struct Origin {
+    /// Its state.
+    pub facts: Facts,
+    /// What is kept with it. Empty until it is known: a bucket tells it with the first piece.
+    pub properties: Properties,
+    way: Way,
+}
+
+enum Way {
+    Bucket { bucket: Arc<dyn Bucket>, key: String },
+    Plain { reader: Reader, path: String },
+}
+
+impl Origin {
+    /// Opens an object as it was listed. A bucket is not asked for it: the first piece tells whether it is still that.
+    pub async fn open(store: &Store, listed: &Listed) -> Result<Self, Stop> {
+        if let Some(bucket) = store.bucket().filter(|_| listed.facts.etag.is_some()) {
+            let way = Way::Bucket { bucket, key: store.whole_key(&listed.key) };
+            return Ok(Self { facts: listed.facts.clone(), properties: Properties::default(), way });
+        }
+        Self::look(store, &listed.key).await
+    }
+
+    /// Opens an object as it is now.
+    pub async fn look(store: &Store, key: &str) -> Result<Self, Stop> {
+        if let Some(bucket) = store.bucket() {
+            let key = store.whole_key(key);
+            let head = bucket.head(&key).await.map_err(|error| not_read(store, &key, error))?;
+            return Ok(Self { facts: head.facts, properties: head.properties, way: Way::Bucket { bucket, key } });
+        }
+        let path = store.path(key)?;
+        let metadata = store.operator().stat(&path).await.map_err(|error| failed(store, key, error))?;
+        let abilities = store.abilities();
+        let if_match = metadata.etag().map(str::to_owned).filter(|_| abilities.reads_if_match);
+        let options = ReaderOptions { if_match, ..ReaderOptions::default() };
+        let reader = store.operator().reader_options(&path, options).await.map_err(|error| failed(store, key, error))?;
+        Ok(Self { facts: Facts::of(&metadata), properties: properties(&metadata), way: Way::Plain { reader, path } })
+    }
+
+    /// A range of its bytes, whole; `None` for all of it. Fails with `Changed` when it is not what it was.
+    pub async fn read(&self, store: &Store, range: Option<Range<u64>>) -> Result<(Bytes, Option<Properties>), Stop> {
+        match &self.way {
+            Way::Bucket { bucket, key } => {
+                let got = bucket.get(key, range.clone(), self.facts.etag.as_deref()).await;
+                let got = got.map_err(|error| not_read(store, key, error))?;
+                let wanted = range.map_or(self.facts.size, |range| range.end - range.start);
+                // Servers that do not know `If-Match` still say what they send.
+                if !got.head.facts.agree(&self.facts) || got.body.len() as u64 != wanted {
+                    return Err(Stop::Changed);
+                }
+                let mut properties = got.head.properties;
+                if got.head.tags > 0 {
+                    let tags = bucket.tags(key).await;
+                    properties.tags = tags.map_err(|error| not_read(store, key, error))?;
+                }
+                Ok((got.body, Some(properties)))
+            }
+            Way::Plain { reader, path } => {
+                let range = range.unwrap_or(0..self.facts.size);
+                let wanted = range.end - range.start;
+                if wanted == 0 {
+                    return Ok((Bytes::new(), None));
+                }
+                let read = reader.read(range).await.map_err(|error| failed(store, path, error))?;
+                if read.len() as u64 == wanted {
+                    return Ok((read.to_bytes(), None));
+                }
+                if !self.is_still(store).await {
+                    return Err(Stop::Changed);
+                }
+                let (came, label) = (read.len(), store.label());
+                let message = format!("`{label}` sent {came} of the {wanted} bytes of `{path}`");
+                Err(Stop::Step(StepError::transient(message)))
+            }
+        }
+    }
+
+    /// Whether the object at the source is still what it was. An answer that does not come counts as yes: then the
+    /// first failure is the one to tell.
+    pub async fn is_still(&self, store: &Store) -> bool {
+        let now = match &self.way {
+            // Every piece was read under its condition.
+            Way::Bucket { .. } => return true,
+            Way::Plain { path, .. } => store.operator().stat(path).await,
+        };
+        match now {
+            Ok(now) => {
+                let is = Facts::of(&now);
+                self.facts.agree(&is) && (self.facts.etag.is_some() || self.facts.modified == is.modified)
+            }
+            Err(error) => !is_missing(&error),
+        }
+    }
+}
+
+/// What OpenDAL tells of what is kept with an object.
+fn properties(metadata: &Metadata) -> Properties {
+    let text = |value: Option<&str>| value.map(str::to_owned);
+    Properties {
+        content_type: text(metadata.content_type()),
+        content_encoding: text(metadata.content_encoding()),
+        content_disposition: text(metadata.content_disposition()),
+        cache_control: text(metadata.cache_control()),
+        user: metadata
+            .user_metadata()
+            .map(|own| own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+            .unwrap_or_default(),
+        ..Properties::default()
+    }
+}
+
+fn failed(store: &Store, key: &str, error: opendal::Error) -> Stop {
+    if is_missing(&error) {
+        return Stop::Gone;
+    }
+    if is_changed(&error) {
+        return Stop::Changed;
+    }
+    classify(&format!("cannot read `{key}` in `{}`", store.label()), error).into()
+}
+
+fn not_read(store: &Store, key: &str, error: BucketError) -> Stop {
+    match error {
+        BucketError::Missing => Stop::Gone,
+        BucketError::Changed => Stop::Changed,
+        BucketError::Failed(error) => {
+            let message = format!("cannot read `{key}` in `{}`: {}", store.label(), error.message);
+            Stop::from(StepError { message, ..error })
+        }
+    }
+}
+
+impl From<StepError> for Stop {
+    /// What is permanent is the object's; what may pass, or needs a person, is the store's.
+    fn from(error: StepError) -> Self {
+        if error.class == ErrorClass::Permanent { Self::Object(error) } else { Self::Step(error) }
+    }
+}

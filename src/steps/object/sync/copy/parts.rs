@@ -1,0 +1,168 @@
+//! A large object into a bucket: parts side by side, each written down as it arrives.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::super::hash::{self, PartHash};
+use super::super::ledger::{Line, Unfinished};
+use super::super::uploads;
+use super::{Job, Origin, Stop, Transfer, condition, part_size};
+use crate::error::StepError;
+use crate::stores::Facts;
+use crate::stores::bucket::{Bucket, BucketError, Part};
+
+/// Parts of one object that may wait for a place at once.
+const IN_LINE: usize = 64;
+
+/// One upload in parts, shared by the tasks of its parts.
+struct Upload {
+    transfer: Arc<Transfer>,
+    bucket: Arc<dyn Bucket>,
+    origin: Origin,
+    /// The name below the place, and in the bucket.
+    key: String,
+    whole_key: String,
+    id: String,
+    part: u64,
+}
+
+impl Transfer {
+    pub(super) async fn in_parts(
+        self: &Arc<Self>,
+        job: &Job,
+        origin: Origin,
+        bucket: Arc<dyn Bucket>,
+    ) -> Result<(Facts, String), Stop> {
+        let key = job.listed.key.clone();
+        let whole_key = self.target.whole_key(&key);
+        let part = part_size(origin.facts.size);
+        // An upload takes its properties when it begins or ends, not from what is read in between.
+        let now = Origin::look(&self.source, &key).await?;
+        if !now.facts.agree(&origin.facts) {
+            return Err(Stop::Changed);
+        }
+        let properties = now.properties;
+        let earlier = self.take_up(&key, &origin.facts, part, &*bucket).await?;
+        let (id, mut done) = if let Some(unfinished) = earlier {
+            (unfinished.id, unfinished.parts)
+        } else {
+            let id = bucket.begin(&whole_key, &properties).await.map_err(|error| self.not_put(&key, error))?;
+            let line = Line::Upload { key: key.clone(), id: id.clone(), part, of: origin.facts.clone() };
+            self.ledger.tell(&line).map_err(Stop::Step)?;
+            (id, BTreeMap::new())
+        };
+        let (size, condition) = (origin.facts.size, condition(job));
+        let all = size.div_ceil(part);
+        // What an earlier attempt has sent has arrived.
+        let resumed: u64 = done.values().map(|(is, _)| is.size).sum();
+        self.moved.fetch_add(resumed, Ordering::Relaxed);
+        self.less_wanted(done.len() as u64);
+        let upload = Arc::new(Upload { transfer: self.clone(), bucket: bucket.clone(), origin, key, whole_key, id, part });
+        let missing: Vec<u32> =
+            (1..=u32::try_from(all).unwrap_or(u32::MAX)).filter(|number| !done.contains_key(number)).collect();
+        let mut sent = futures::stream::iter(missing)
+            .map(|number| {
+                let upload = upload.clone();
+                async move {
+                    let task = tokio::spawn(async move { upload.send(number).await });
+                    task.await.unwrap_or_else(|error| {
+                        Err(Stop::Step(StepError::permanent("a part could not be sent: a bug of ferry").cause(error)))
+                    })
+                }
+            })
+            .buffer_unordered(IN_LINE);
+        let outcome = async {
+            while let Some((is, hash)) = sent.try_next().await? {
+                done.insert(is.number, (is, hash));
+            }
+            if upload.origin.is_still(&self.source).await { Ok(()) } else { Err(Stop::Changed) }
+        }
+        .await;
+        if let Err(stop) = outcome {
+            return Err(upload.stop(stop).await);
+        }
+        let (parts, hashes): (Vec<Part>, Vec<PartHash>) = done.into_values().unzip();
+        let blake3 = hash::of_parts(&hashes);
+        match bucket.complete(&upload.whole_key, &upload.id, &properties, &parts, &condition).await {
+            Ok(is) => Ok((is, blake3)),
+            Err(BucketError::Missing) => {
+                // It was thrown away by the service or by a person: the next attempt begins anew.
+                upload.drop_line()?;
+                let message = format!("the upload of `{}` to `{}` is gone", upload.key, self.target.label());
+                Err(Stop::Step(StepError::transient(message)))
+            }
+            Err(error @ BucketError::Changed) => {
+                let stop = self.not_put(&upload.key, error);
+                Err(upload.stop(stop).await)
+            }
+            Err(error) => Err(self.not_put(&upload.key, error)),
+        }
+    }
+
+    /// The upload that an earlier attempt has left of this very object; those of others are thrown away.
+    async fn take_up(&self, key: &str, of: &Facts, part: u64, bucket: &dyn Bucket) -> Result<Option<Unfinished>, Stop> {
+        let mut found = None;
+        for unfinished in self.take_unfinished(key) {
+            let is_same = unfinished.part == part && unfinished.of.agree(of) && unfinished.of.etag == of.etag;
+            if is_same && found.is_none() {
+                found = Some(unfinished);
+            } else {
+                uploads::drop_one(bucket, &self.target, key, &unfinished.id).await.map_err(Stop::Step)?;
+                self.ledger.tell(&Line::Dropped { key: key.to_owned(), id: unfinished.id }).map_err(Stop::Step)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn less_wanted(&self, places: u64) {
+        let _ = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |wanted| Some(wanted.saturating_sub(places)));
+    }
+}
+
+impl Upload {
+    fn range(&self, number: u32) -> Range<u64> {
+        let start = u64::from(number - 1) * self.part;
+        start..(start + self.part).min(self.origin.facts.size)
+    }
+
+    async fn send(&self, number: u32) -> Result<(Part, PartHash), Stop> {
+        let transfer = &self.transfer;
+        let range = self.range(number);
+        let bytes = range.end - range.start;
+        let _room = transfer.room(bytes).await?;
+        transfer.pace.pay(bytes).await;
+        let (body, _) = transfer.unless_stopped(self.origin.read(&transfer.source, Some(range.clone()))).await?;
+        let hash = PartHash::of(&body, range.start);
+        let put = async {
+            let put = self.bucket.put_part(&self.whole_key, &self.id, number, body).await;
+            put.map_err(|error| transfer.not_put(&self.key, error))
+        };
+        // A part that is cut off is not part of anything.
+        let is = transfer.unless_stopped(put).await?;
+        let line = Line::Part { key: self.key.clone(), id: self.id.clone(), is: is.clone(), hash: hash.to_hex() };
+        transfer.ledger.tell(&line).map_err(Stop::Step)?;
+        transfer.count(bytes);
+        transfer.less_wanted(1);
+        Ok((is, hash))
+    }
+
+    /// Keeps what has arrived for the next attempt when it can be of use, else throws it away.
+    async fn stop(&self, stop: Stop) -> Stop {
+        if matches!(stop, Stop::Step(_)) {
+            return stop;
+        }
+        if uploads::drop_one(&*self.bucket, &self.transfer.target, &self.key, &self.id).await.is_ok() {
+            let _ = self.drop_line();
+        }
+        stop
+    }
+
+    fn drop_line(&self) -> Result<(), Stop> {
+        let line = Line::Dropped { key: self.key.clone(), id: self.id.clone() };
+        self.transfer.ledger.tell(&line).map_err(Stop::Step)
+    }
+}

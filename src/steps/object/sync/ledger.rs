@@ -1,0 +1,360 @@
+//! What a sync has created, overwritten and deleted, line by line in a file, so that undo knows it after any death.
+//!
+//! A line about what is going to be done is on disk (fsync) before it is done; a line about what was done follows. One
+//! fsync serves all lines that wait for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use super::hash::PartHash;
+use crate::error::StepError;
+use crate::stores::Facts;
+use crate::stores::bucket::Part;
+
+const NAME: &str = "ledger.jsonl";
+const UNDONE: &str = "ledger-undone.jsonl";
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Line {
+    /// Where the ledger's objects lie: undo must not touch another place.
+    Place {
+        /// The target.
+        target: String,
+    },
+    /// An object is about to be created where there was none.
+    Create {
+        /// Its name.
+        key: String,
+        /// Its size.
+        size: u64,
+    },
+    /// A folder is about to be created for what comes next.
+    Folder {
+        /// Its name, with a slash at its end.
+        key: String,
+    },
+    /// An object is about to be overwritten.
+    Overwrite {
+        /// Its name.
+        key: String,
+        /// What was there.
+        was: Facts,
+        /// The size of what comes.
+        size: u64,
+    },
+    /// An object is about to be deleted.
+    Delete {
+        /// Its name.
+        key: String,
+        /// What was there.
+        was: Facts,
+    },
+    /// It was done; this is there now.
+    Done {
+        /// Its name.
+        key: String,
+        /// What is there.
+        is: Facts,
+        /// The BLAKE3 of its content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        blake3: Option<String>,
+    },
+    /// An upload in parts was begun.
+    Upload {
+        /// The object's name.
+        key: String,
+        /// As the target calls it.
+        id: String,
+        /// Bytes of every part but the last.
+        part: u64,
+        /// The object at the source.
+        of: Facts,
+    },
+    /// A part of an upload has arrived.
+    Part {
+        /// The object's name.
+        key: String,
+        /// The upload.
+        id: String,
+        /// The part, as the target has it.
+        is: Part,
+        /// Its hash: [`PartHash::to_hex`].
+        hash: String,
+    },
+    /// An upload was thrown away.
+    Dropped {
+        /// The object's name.
+        key: String,
+        /// The upload.
+        id: String,
+    },
+}
+
+/// An upload that was begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// As the target calls it.
+    pub id: String,
+    /// Bytes of every part but the last.
+    pub part: u64,
+    /// The object at the source.
+    pub of: Facts,
+    /// What has arrived of it.
+    pub parts: BTreeMap<u32, (Part, PartHash)>,
+}
+
+/// All that a ledger says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// By name.
+    pub touched: BTreeMap<String, Touched>,
+    /// The uploads that are not ended, by name.
+    pub unfinished: BTreeMap<String, Vec<Unfinished>>,
+    /// The folders that were created.
+    pub folders: BTreeSet<String>,
+}
+
+/// What the ledger says of one name: what was there before the step first touched it, and what the step left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// `None`: nothing was there.
+    pub was: Option<Facts>,
+    /// Whether the step deleted it.
+    pub is_deleted: bool,
+    /// What the step left, when that is known.
+    pub left: Option<Facts>,
+    /// The BLAKE3 of what the step left, when that is known.
+    pub blake3: Option<String>,
+    /// The sizes that the step was about to write.
+    pub sizes: Vec<u64>,
+}
+
+impl Touched {
+    /// Whether what is there now is what an attempt left. Without a word about the end its runner died in between, and
+    /// a whole object of the right size in an empty place is its work.
+    pub fn is_ours(&self, now: &Facts) -> bool {
+        match &self.left {
+            Some(left) => left.agree(now),
+            None => self.was.is_none() && self.sizes.contains(&now.size),
+        }
+    }
+}
+
+/// A ledger that is being written.
+pub struct Ledger {
+    path: PathBuf,
+    file: Arc<File>,
+    /// How many lines were written, and how many of them are on disk.
+    written: AtomicU64,
+    on_disk: tokio::sync::Mutex<u64>,
+}
+
+fn failed(path: &Path, doing: &str, error: std::io::Error) -> StepError {
+    let class = if error.kind() == std::io::ErrorKind::StorageFull {
+        crate::error::ErrorClass::NeedsPerson
+    } else {
+        crate::error::ErrorClass::Permanent
+    };
+    StepError::new(class, format!("cannot {doing} `{}`", path.display()))
+        .help(
+            "it lists what the step creates, so that it can be undone: make sure that there is room, and that it can be written",
+        )
+        .cause(error)
+}
+
+impl Ledger {
+    /// Opens the ledger of a step, or begins it.
+    pub async fn open(scratch: &Path, target: &str) -> Result<Self, StepError> {
+        let path = scratch.join(NAME);
+        let io = |error| failed(&path, "write", error);
+        std::fs::create_dir_all(scratch).map_err(io)?;
+        let file = File::options().create(true).append(true).read(true).open(&path).map_err(io)?;
+        // A new file is in its folder for good only once the folder is on disk too.
+        File::open(scratch).and_then(|folder| folder.sync_all()).map_err(io)?;
+        let ends_in_a_line = ends_in_a_line(&file).map_err(io)?;
+        let ledger = Self { path, file: Arc::new(file), written: AtomicU64::new(0), on_disk: tokio::sync::Mutex::new(0) };
+        if !ends_in_a_line {
+            // The last runner died in mid-line: that line was never acted upon.
+            ledger.write("\n", 0)?;
+        }
+        ledger.intend(&[Line::Place { target: target.to_owned() }]).await?;
+        Ok(ledger)
+    }
+
+    /// Some hundred bytes into the page cache: faster than any way around it, and they outlive the process.
+    fn write(&self, text: &str, lines: u64) -> Result<u64, StepError> {
+        use std::io::Write as _;
+        (&*self.file).write_all(text.as_bytes()).map_err(|error| failed(&self.path, "write", error))?;
+        Ok(self.written.fetch_add(lines, Ordering::AcqRel) + lines)
+    }
+
+    /// Says what is going to be done; returns when that is on disk. One flush serves all who wait for it.
+    pub async fn intend(&self, lines: &[Line]) -> Result<(), StepError> {
+        let mut text = String::with_capacity(lines.len() * 80);
+        for line in lines {
+            text.push_str(&serde_json::to_string(line).expect("a line has only strings for keys"));
+            text.push('\n');
+        }
+        let number = self.write(&text, lines.len() as u64)?;
+        self.flush_to(number).await
+    }
+
+    /// Says what has been done, or what comes with the next intention: the death of the runner does not undo it, a
+    /// power cut may. It reaches the disk with the next intention, or with [`Ledger::flush`].
+    pub fn tell(&self, line: &Line) -> Result<(), StepError> {
+        let mut text = serde_json::to_string(line).expect("a line has only strings for keys");
+        text.push('\n');
+        self.write(&text, 1).map(drop)
+    }
+
+    /// Brings everything to disk.
+    pub async fn flush(&self) -> Result<(), StepError> {
+        self.flush_to(self.written.load(Ordering::Acquire)).await
+    }
+
+    async fn flush_to(&self, number: u64) -> Result<(), StepError> {
+        let mut on_disk = self.on_disk.lock().await;
+        if *on_disk >= number {
+            return Ok(());
+        }
+        let last = self.written.load(Ordering::Acquire);
+        let file = self.file.clone();
+        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
+        synced.map_err(std::io::Error::other).and_then(|synced| synced).map_err(|error| failed(&self.path, "write", error))?;
+        *on_disk = last;
+        Ok(())
+    }
+}
+
+/// Whether the file is empty or ends with a line's end.
+fn ends_in_a_line(mut file: &File) -> std::io::Result<bool> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+/// What a ledger says, of names behind `after`; `None` when there is no ledger. The first line about a name tells what was
+/// there; later ones come from later attempts, which found what the first had left.
+pub async fn read(scratch: &Path, after: Option<&str>) -> Result<Option<Told>, StepError> {
+    let path = scratch.join(NAME);
+    let file = match tokio::fs::File::open(&path).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(&path, "read", error)),
+    };
+    let mut told = Told::default();
+    let mut lines = BufReader::with_capacity(256 << 10, file).split(b'\n');
+    while let Some(text) = lines.next_segment().await.map_err(|error| failed(&path, "read", error))? {
+        // A line that was cut off was never acted upon.
+        if let Ok(line) = serde_json::from_slice::<Line>(&text) {
+            told.add(line, after);
+        }
+    }
+    Ok(Some(told))
+}
+
+impl Told {
+    fn add(&mut self, line: Line, after: Option<&str>) {
+        let is_over = |key: &str| after.is_some_and(|after| key <= after);
+        let (key, was, size) = match line {
+            Line::Place { .. } => return,
+            Line::Folder { key } => {
+                self.folders.insert(key);
+                return;
+            }
+            Line::Upload { key, id, part, of } => {
+                self.unfinished.entry(key).or_default().push(Unfinished { id, part, of, parts: BTreeMap::new() });
+                return;
+            }
+            Line::Part { key, id, is, hash } => {
+                let of = self.unfinished.get_mut(&key).and_then(|all| all.iter_mut().find(|one| one.id == id));
+                if let Some((unfinished, hash)) = of.zip(PartHash::from_hex(&hash)) {
+                    unfinished.parts.insert(is.number, (is, hash));
+                }
+                return;
+            }
+            Line::Dropped { key, id } => {
+                if let Some(all) = self.unfinished.get_mut(&key) {
+                    all.retain(|one| one.id != id);
+                }
+                return;
+            }
+            Line::Done { key, is, blake3 } => {
+                self.unfinished.remove(&key);
+                if let Some(known) = self.touched.get_mut(&key) {
+                    (known.left, known.blake3) = (Some(is), blake3);
+                }
+                return;
+            }
+            Line::Create { key, size } => (key, None, Some(size)),
+            Line::Overwrite { key, was, size } => (key, Some(was), Some(size)),
+            Line::Delete { key, was } => (key, Some(was), None),
+        };
+        if is_over(&key) {
+            return;
+        }
+        let known =
+            self.touched.entry(key).or_insert(Touched { was, is_deleted: false, left: None, blake3: None, sizes: Vec::new() });
+        (known.left, known.blake3) = (None, None);
+        known.is_deleted = size.is_none();
+        known.sizes.extend(size);
+    }
+}
+
+/// Puts a ledger away whose every line was undone: a later run of the step begins another.
+pub async fn put_away(scratch: &Path) -> Result<(), StepError> {
+    let path = scratch.join(NAME);
+    match tokio::fs::rename(&path, scratch.join(UNDONE)).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(&path, "rename", error)),
+    }
+}
+
+/// Whether a ledger was put away here.
+pub fn is_put_away(scratch: &Path) -> bool {
+    scratch.join(UNDONE).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(size: u64) -> Facts {
+        Facts { size, ..Facts::default() }
+    }
+
+    #[tokio::test]
+    async fn the_first_line_about_a_name_tells_what_was_there() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let ledger = Ledger::open(scratch.path(), "new:").await.expect("opened");
+        let create = |key: &str| Line::Create { key: key.to_owned(), size: 3 };
+        ledger.intend(&[create("a")]).await.expect("on disk");
+        drop(ledger);
+        // The runner dies in mid-line; the next attempt finds its half object and overwrites it.
+        let path = scratch.path().join(NAME);
+        let text = std::fs::read_to_string(&path).expect("there");
+        std::fs::write(&path, format!("{text}{{\"what\":\"cre")).expect("written");
+        let ledger = Ledger::open(scratch.path(), "new:").await.expect("opened");
+        ledger.intend(&[Line::Overwrite { key: "a".to_owned(), was: size(1), size: 3 }]).await.expect("on disk");
+        ledger.tell(&Line::Done { key: "a".to_owned(), is: size(3), blake3: None }).expect("written");
+        ledger.intend(&[Line::Overwrite { key: "b".to_owned(), was: size(9), size: 4 }]).await.expect("on disk");
+        ledger.flush().await.expect("on disk");
+        let read = read(scratch.path(), None).await.expect("read").expect("there").touched;
+        assert_eq!(read["a"], Touched { was: None, is_deleted: false, left: Some(size(3)), blake3: None, sizes: vec![3, 3] });
+        assert_eq!(read["b"], Touched { was: Some(size(9)), is_deleted: false, left: None, blake3: None, sizes: vec![4] });
+    }
+}

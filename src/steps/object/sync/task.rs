@@ -1,0 +1,110 @@
+//! What is done about one name: written down first, then done.
+
+use std::sync::Arc;
+
+use super::copy::{Copied, Job, Transfer, Trouble};
+use super::ledger::Line;
+use crate::error::{ErrorClass, StepError};
+use crate::steps::object::same::checksum;
+use crate::stores::Facts;
+
+/// What is to be done about a name.
+pub enum Task {
+    /// The contents are compared, or the version at the target is looked up, before it is decided.
+    Look {
+        job: Job,
+        must_read: bool,
+    },
+    Copy(Job),
+    Delete {
+        number: u64,
+        key: String,
+        was: Facts,
+    },
+}
+
+/// How a task ended.
+pub enum Ended {
+    /// The object is to be copied.
+    Differs(Job),
+    /// It is the same.
+    Same(Job),
+    Copied {
+        job: Job,
+        copied: Copied,
+    },
+    Deleted {
+        number: u64,
+    },
+    Failed {
+        key: String,
+        trouble: Trouble,
+    },
+}
+
+/// Writes down what is about to be done, and gives it back when that is on disk.
+pub async fn note(transfer: Arc<Transfer>, tasks: Vec<Task>) -> (Vec<Task>, Result<(), StepError>) {
+    let mut lines = Vec::with_capacity(tasks.len());
+    for task in &tasks {
+        match task {
+            Task::Look { .. } => {}
+            Task::Delete { key, was, .. } => lines.push(Line::Delete { key: key.clone(), was: was.clone() }),
+            Task::Copy(job) => {
+                let (key, size) = (job.listed.key.clone(), job.listed.facts.size);
+                let Some(there) = &job.there else {
+                    for key in transfer.target.missing_for(&key).await {
+                        lines.push(Line::Folder { key });
+                    }
+                    lines.push(Line::Create { key, size });
+                    continue;
+                };
+                let was = job.was.clone().unwrap_or_else(|| there.facts.clone());
+                lines.push(Line::Overwrite { key, was, size });
+            }
+        }
+    }
+    let noted = transfer.ledger.intend(&lines).await;
+    (tasks, noted)
+}
+
+pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
+    let failed = |key: &str, trouble: Trouble| Ended::Failed { key: key.to_owned(), trouble };
+    match task {
+        Task::Look { mut job, must_read } => {
+            let key = job.listed.key.clone();
+            if must_read {
+                let quiet = |_| {};
+                let (source, target) = (&transfer.source, &transfer.target);
+                let (a, b) = tokio::join!(checksum(source, &key, &quiet), checksum(target, &key, &quiet));
+                match (a, b) {
+                    (Ok(a), Ok(b)) if a == b => return Ended::Same(job),
+                    (Ok(_), Ok(_)) => {}
+                    (Err(error), _) | (_, Err(error)) => return failed(&key, error.into()),
+                }
+            }
+            // A listing does not tell versions; undo needs them.
+            if transfer.target.abilities().versions {
+                match transfer.target.stat(&key).await {
+                    Ok(seen) => job.was = seen.as_ref().map(Facts::of),
+                    Err(error) => return failed(&key, error.into()),
+                }
+            }
+            Ended::Differs(job)
+        }
+        Task::Copy(job) => match transfer.copy(&job).await {
+            Ok(copied) => Ended::Copied { job, copied },
+            Err(trouble) => failed(&job.listed.key, trouble),
+        },
+        Task::Delete { number, key, .. } => match transfer.target.remove(&key).await {
+            Ok(()) => Ended::Deleted { number },
+            Err(error) => failed(&key, error.into()),
+        },
+    }
+}
+
+impl From<StepError> for Trouble {
+    /// What is permanent is the object's; what may pass, or needs a person, is the store's.
+    fn from(error: StepError) -> Self {
+        if error.class == ErrorClass::Permanent { Self::Object(error) } else { Self::Step(error) }
+    }
+}

@@ -1,0 +1,132 @@
+//! Names in order, some done and some not: what is done before the first that is not can be forgotten.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::SyncOutput;
+use super::manifest::{Entry, Manifest};
+use crate::error::StepError;
+
+/// The progress token.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Token {
+    /// All names up to this one are done.
+    pub after: Option<String>,
+    /// What was done up to there.
+    #[serde(flatten)]
+    pub done: SyncOutput,
+    /// Objects only at the target, up to there.
+    pub extra: u64,
+    /// Everything is copied; `after` is about the deletions.
+    pub is_deleting: bool,
+    /// How long the manifest is, up to there.
+    #[serde(default)]
+    pub manifest: u64,
+}
+
+/// What was done about one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    Copied { bytes: u64, is_overwrite: bool },
+    Skipped,
+    Deleted,
+    Gone,
+    LeftOut,
+    Extra,
+    Nothing,
+}
+
+impl Token {
+    fn add(&mut self, done: Done) {
+        match done {
+            Done::Copied { bytes, is_overwrite } => {
+                self.done.objects += 1;
+                self.done.copied += 1;
+                self.done.bytes += bytes;
+                self.done.overwritten += u64::from(is_overwrite);
+            }
+            Done::Skipped => {
+                self.done.objects += 1;
+                self.done.skipped += 1;
+            }
+            Done::Gone => {
+                self.done.objects += 1;
+                self.done.gone += 1;
+            }
+            Done::Deleted => self.done.deleted += 1,
+            Done::LeftOut => self.done.left_out += 1,
+            Done::Extra => self.extra += 1,
+            Done::Nothing => {}
+        }
+    }
+}
+
+struct Name {
+    key: String,
+    done: Option<Done>,
+    /// Its line in the manifest.
+    line: String,
+}
+
+/// The names that are known and not forgotten.
+pub struct Window {
+    pub token: Token,
+    pub manifest: Manifest,
+    first: u64,
+    names: VecDeque<Name>,
+    copied: u64,
+}
+
+impl Window {
+    pub fn new(token: Token, manifest: Manifest) -> Self {
+        Self { token, manifest, first: 0, names: VecDeque::new(), copied: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Objects copied, those that are not in the token yet among them.
+    pub fn copied(&self) -> u64 {
+        self.token.done.copied + self.copied
+    }
+
+    /// A name about which there is something to do: gives its number.
+    pub fn open(&mut self, key: String) -> u64 {
+        self.names.push_back(Name { key, done: None, line: String::new() });
+        self.first + self.names.len() as u64 - 1
+    }
+
+    /// A name about which there is nothing to do, and what the manifest says of it.
+    pub fn close(&mut self, key: String, done: Done, entry: Option<&Entry>) -> Result<(), StepError> {
+        let number = self.open(key);
+        self.finish(number, done, entry)
+    }
+
+    /// A name is done.
+    pub fn finish(&mut self, number: u64, done: Done, entry: Option<&Entry>) -> Result<(), StepError> {
+        let at = usize::try_from(number - self.first).expect("a number that was given out is in the window");
+        let name = &mut self.names[at];
+        name.done = Some(done);
+        name.line = entry.map(Entry::line).unwrap_or_default();
+        self.copied += u64::from(matches!(done, Done::Copied { .. }));
+        if at > 0 { Ok(()) } else { self.advance() }
+    }
+
+    fn advance(&mut self) -> Result<(), StepError> {
+        let mut last = None;
+        while let Some(Name { done: Some(done), .. }) = self.names.front() {
+            self.token.add(*done);
+            self.copied -= u64::from(matches!(done, Done::Copied { .. }));
+            let name = self.names.pop_front().expect("it was just seen");
+            self.first += 1;
+            self.manifest.push(&name.line)?;
+            last = Some(name.key);
+        }
+        if last.is_some() {
+            self.token.after = last;
+        }
+        Ok(())
+    }
+}

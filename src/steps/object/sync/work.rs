@@ -1,0 +1,447 @@
+//! The work of a sync: pairs come in, intentions are written down in groups, copies run side by side, and a marker
+//! follows behind which all is done.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::task::JoinSet;
+
+use super::copy::{Copied, Job, Transfer, Trouble, width};
+use super::ledger::{self, Ledger, Told, Touched};
+use super::level::Level;
+use super::manifest::{Entry, Manifest};
+use super::pace::Pace;
+use super::plan::{SyncBefore, is_copied};
+use super::task::{Ended, Task, note, work_on};
+use super::window::{Done, Token, Window};
+use super::{ObjectSync, SyncOutput, uploads};
+use crate::error::{ErrorClass, StepError};
+use crate::steps::object::filter::Filter;
+use crate::steps::object::merge::{Pair, pairs};
+use crate::steps::object::objects;
+use crate::steps::object::same::Answer;
+use crate::steps::{Progress, StepContext};
+use crate::stores::{Kind, Listed, Store};
+
+/// How often a marker is saved while it moves.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often progress is told, and the level looked at.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// How long copies that are told to stop may take to clean up.
+const TIME_TO_STOP: Duration = Duration::from_secs(5);
+/// How many names may be known beyond the marker: one slow object must not make memory grow with all behind it.
+const WINDOW: usize = 20_000;
+/// How many pairs are taken from the listings at once.
+const PAIRS: usize = 256;
+/// How many decided names may wait for their turn.
+const WAITING: usize = 2048;
+/// With more objects than this that cannot be copied, something else is wrong.
+const MOST_FAILURES: u64 = 100;
+/// What a request weighs beside its bytes, in the measure of what is moved.
+const REQUEST: u64 = 128 << 10;
+
+pub fn too_many_to_delete(count: u64, most: u64, label: &str) -> StepError {
+    StepError::permanent(format!("would delete {} in `{label}`, and `max_delete` is {most}", objects(count)))
+        .help("see that `from` is the right place; if it is, raise `max_delete`")
+}
+
+/// Intentions that are being written down, and the tasks that wait for that.
+type Noting = BoxFuture<'static, (Vec<Task>, Result<(), StepError>)>;
+
+struct Work<'a> {
+    config: &'a ObjectSync,
+    ctx: &'a StepContext,
+    filter: &'a Filter,
+    transfer: Arc<Transfer>,
+    level: Level,
+    /// What an earlier attempt did beyond the marker.
+    earlier: BTreeMap<String, Touched>,
+    window: Window,
+    /// Decided, not written down yet.
+    decided: VecDeque<Task>,
+    noting: Option<Noting>,
+    /// Written down, waiting for a place.
+    ready: VecDeque<Task>,
+    tasks: JoinSet<Ended>,
+    /// What is to be copied, as far as the listings have come.
+    found: (u64, u64),
+    is_listed: bool,
+    saved: Option<String>,
+    saved_at: Duration,
+    failures: Vec<StepError>,
+    failure_count: u64,
+}
+
+/// Brings the target to where the source is.
+pub async fn sync(
+    config: &ObjectSync,
+    ctx: &StepContext,
+    before: &SyncBefore,
+    source: &Store,
+    target: &Store,
+    filter: &Filter,
+) -> Result<SyncOutput, StepError> {
+    let token: Token = ctx.checkpoint().unwrap_or_default();
+    let told = match ctx.attempt.number {
+        0 | 1 => None,
+        _ => ledger::read(&ctx.scratch, token.after.as_deref().filter(|_| !token.is_deleting)).await?,
+    };
+    let told = told.unwrap_or_default();
+    if let Some(bucket) = target.bucket() {
+        uploads::drop_strays(&*bucket, target, &told).await?;
+    }
+    let Told { touched, unfinished, .. } = told;
+    let ledger = Ledger::open(&ctx.scratch, target.label()).await?;
+    let manifest = Manifest::open(&ctx.scratch, token.manifest)?;
+    let level = Level::new(config.concurrency, ctx.clock.monotonic());
+    let transfer = Transfer::new(
+        source.clone(),
+        target.clone(),
+        ledger,
+        Pace::new(config.bandwidth),
+        level.gate().clone(),
+        ctx.cancel.child_token(),
+        config.verify,
+        unfinished,
+    );
+    transfer.moved.store(token.done.bytes, Ordering::Relaxed);
+    let mut work = Work {
+        config,
+        ctx,
+        filter,
+        transfer: Arc::new(transfer),
+        level,
+        earlier: touched,
+        found: (before.create + before.overwrite, before.bytes),
+        window: Window::new(token, manifest),
+        decided: VecDeque::new(),
+        noting: None,
+        ready: VecDeque::new(),
+        tasks: JoinSet::new(),
+        is_listed: false,
+        saved: None,
+        saved_at: ctx.clock.monotonic(),
+        failures: Vec::new(),
+        failure_count: 0,
+    };
+    let result = work.all().await;
+    // What was done is told to the next attempt, also when this one failed.
+    let flushed = work.transfer.ledger.flush().await;
+    let saved = work.save().await;
+    result?;
+    flushed?;
+    saved?;
+    work.end()
+}
+
+impl Work<'_> {
+    fn end(self) -> Result<SyncOutput, StepError> {
+        let mut done = self.window.token.done;
+        let (path, digest) = self.window.manifest.finish()?;
+        done.manifest = path.display().to_string();
+        done.manifest_sha256 = digest;
+        done.concurrency = self.level.highest() as u64;
+        Ok(done)
+    }
+
+    async fn all(&mut self) -> Result<(), StepError> {
+        if !self.window.token.is_deleting {
+            self.found = (self.window.token.done.copied, self.window.token.done.bytes);
+            self.pass(false).await?;
+            self.nothing_failed()?;
+            if self.window.token.done.objects == 0 && !self.config.allow_empty {
+                return Err(StepError::permanent(format!("there is no object to copy at `{}`", self.transfer.source.label())).help(
+                    "correct `from` (or `include` and `exclude`); if a source without objects is expected, say `allow_empty: true`",
+                ));
+            }
+            if !self.config.delete || self.window.token.extra == 0 {
+                return Ok(());
+            }
+            if let Some(most) = self.config.max_delete.filter(|most| self.window.token.extra > *most) {
+                return Err(too_many_to_delete(self.window.token.extra, most, self.transfer.target.label()));
+            }
+            self.window.token.is_deleting = true;
+            self.window.token.after = None;
+            self.save().await?;
+        }
+        self.pass(true).await?;
+        self.nothing_failed()
+    }
+
+    fn nothing_failed(&self) -> Result<(), StepError> {
+        let Some(first) = self.failures.first() else { return Ok(()) };
+        let messages: Vec<&str> = self.failures.iter().take(5).map(|error| error.message.as_str()).collect();
+        let rest = self.failure_count - messages.len() as u64;
+        let rest = if rest > 0 { format!("; and {rest} more, named in the step's log") } else { String::new() };
+        let class = |class: ErrorClass| self.failures.iter().any(|error| error.class == class);
+        let class = match () {
+            () if class(ErrorClass::NeedsPerson) => ErrorClass::NeedsPerson,
+            () if class(ErrorClass::Permanent) => ErrorClass::Permanent,
+            () => ErrorClass::Transient,
+        };
+        let message = format!("{} could not be copied: {}{rest}", objects(self.failure_count), messages.join("; "));
+        let error = StepError::new(class, message);
+        Err(match &first.help {
+            Some(help) => error.help(help.clone()),
+            None => error,
+        })
+    }
+
+    /// One walk over both listings from behind the marker.
+    async fn pass(&mut self, is_deleting: bool) -> Result<(), StepError> {
+        let listed = pairs(&self.transfer.source, &self.transfer.target, self.window.token.after.as_deref(), self.filter);
+        let mut listed = listed.ready_chunks(PAIRS);
+        let mut tick = tokio::time::interval(TELL_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.is_listed = false;
+        let result = loop {
+            self.proceed();
+            let is_idle = self.tasks.is_empty() && self.noting.is_none();
+            if self.is_listed && is_idle {
+                break Ok(());
+            }
+            if is_idle && self.window.len() >= WINDOW {
+                // All that is left in the window are names that could not be copied.
+                break self.nothing_failed();
+            }
+            let waiting = self.decided.len() + self.ready.len();
+            let has_room = !self.is_listed && waiting < WAITING && self.window.len() < WINDOW;
+            let step = tokio::select! {
+                biased;
+                () = self.ctx.cancel.cancelled() => Err(self.ctx.stopped()),
+                (tasks, noted) = async { self.noting.as_mut().expect("it is there").await }, if self.noting.is_some() => {
+                    self.noting = None;
+                    self.ready.extend(tasks);
+                    noted
+                }
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
+                    Ok(ended) => self.ended(ended),
+                    Err(error) => Err(StepError::permanent("a copy ended badly: a bug of ferry").cause(error)),
+                },
+                _ = tick.tick() => self.tell().await,
+                pairs = listed.next(), if has_room => match pairs {
+                    None => {
+                        self.is_listed = true;
+                        Ok(())
+                    }
+                    Some(pairs) => pairs.into_iter().try_for_each(|pair| self.decide(pair?, is_deleting)),
+                },
+            };
+            if let Err(error) = step {
+                break Err(error);
+            }
+        };
+        if result.is_err() {
+            self.stop().await;
+        }
+        result
+    }
+
+    /// Copies in progress take back what nobody shall see; those that have just ended still count.
+    async fn stop(&mut self) {
+        self.transfer.stop.cancel();
+        (self.decided, self.ready, self.noting) = (VecDeque::new(), VecDeque::new(), None);
+        let _ = tokio::time::timeout(TIME_TO_STOP, async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Ok(ended @ (Ended::Copied { .. } | Ended::Deleted { .. })) = ended {
+                    let _ = self.ended(ended);
+                }
+            }
+        })
+        .await;
+        self.tasks.shutdown().await;
+    }
+
+    /// Writes down what is decided, and starts what is written down.
+    fn proceed(&mut self) {
+        if self.noting.is_none() && !self.decided.is_empty() {
+            let tasks: Vec<Task> = self.decided.drain(..).collect();
+            self.noting = Some(note(self.transfer.clone(), tasks).boxed());
+        }
+        // A few more than there are places: whether anybody waits for one is what the level looks at.
+        let limit = self.level.gate().limit() as u64;
+        while self.transfer.wanted.load(Ordering::Relaxed) < limit + limit.div_ceil(4) {
+            let Some(task) = self.ready.pop_front() else { break };
+            let transfer = self.transfer.clone();
+            let places = match &task {
+                Task::Copy(job) => width(job.listed.facts.size),
+                Task::Look { .. } | Task::Delete { .. } => 1,
+            };
+            transfer.wanted.fetch_add(places, Ordering::Relaxed);
+            self.tasks.spawn(async move {
+                let is_in_parts = places > 1;
+                let ended = work_on(&transfer, task).await;
+                let left = if is_in_parts && matches!(ended, Ended::Copied { .. }) { 0 } else { places };
+                let less = |wanted: u64| Some(wanted.saturating_sub(left));
+                let _ = transfer.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+                ended
+            });
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) -> Result<(), StepError> {
+        match ended {
+            Ended::Same(job) => {
+                self.window.finish(job.number, Done::Skipped, Some(&there_already(&job.listed, job.there.as_ref())))
+            }
+            Ended::Differs(job) => {
+                self.find(&job);
+                self.decided.push_back(Task::Copy(job));
+                Ok(())
+            }
+            Ended::Copied { job, copied: Copied::Gone } => {
+                self.window.token.done.warnings += 1;
+                let label = self.transfer.source.label();
+                self.ctx.warn(format!("`{}` disappeared from `{label}` before it was copied", job.listed.key));
+                self.window.finish(job.number, Done::Gone, None)
+            }
+            Ended::Copied { job, copied: Copied::There { bytes, is, blake3 } } => {
+                let key = job.listed.key.as_str();
+                let (blake3, etag) = (blake3.as_deref(), is.etag.as_deref());
+                let entry = Entry { key, size: bytes, blake3, etag, md5: None, copied: true };
+                let is_overwrite = job.there.is_some() && !job.is_ours;
+                self.window.finish(job.number, Done::Copied { bytes, is_overwrite }, Some(&entry))
+            }
+            Ended::Deleted { number } => self.window.finish(number, Done::Deleted, None),
+            // The marker stays in front of it, so that the next attempt sees it again.
+            Ended::Failed { trouble: Trouble::Object(error), .. } => {
+                self.fail(error);
+                if self.failure_count >= MOST_FAILURES { self.nothing_failed() } else { Ok(()) }
+            }
+            Ended::Failed { key, trouble: Trouble::Step(error) } => {
+                self.ctx.log(format!("stopped at `{key}`: {}", error.message));
+                Err(error)
+            }
+        }
+    }
+
+    fn fail(&mut self, error: StepError) {
+        self.ctx.log(format!("failed: {}", error.message));
+        self.failure_count += 1;
+        if self.failures.len() < 20 {
+            self.failures.push(error);
+        }
+    }
+
+    fn find(&mut self, job: &Job) {
+        self.found.0 += 1;
+        self.found.1 += job.listed.facts.size;
+    }
+
+    /// Decides about one name.
+    fn decide(&mut self, pair: Pair, is_deleting: bool) -> Result<(), StepError> {
+        if is_deleting {
+            return self.decide_deletion(pair);
+        }
+        let Pair { key, source, target } = pair;
+        let Some(listed) = source else {
+            let is_extra = target.is_some_and(|target| target.kind.is_object());
+            return self.window.close(key, if is_extra { Done::Extra } else { Done::Nothing }, None);
+        };
+        match is_copied(&self.transfer.source, &self.transfer.target, &listed) {
+            Ok(true) => {}
+            Ok(false) => {
+                let is_left_out = listed.kind.is_left_out();
+                if is_left_out {
+                    self.window.token.done.warnings += 1;
+                    let what = if listed.kind == Kind::Link { "a symbolic link" } else { "neither a file nor a folder" };
+                    self.ctx.warn(format!("`{key}` is {what} and is left out"));
+                }
+                return self.window.close(key, if is_left_out { Done::LeftOut } else { Done::Nothing }, None);
+            }
+            Err(error) => {
+                self.window.open(key);
+                self.fail(error);
+                return if self.failure_count >= MOST_FAILURES { self.nothing_failed() } else { Ok(()) };
+            }
+        }
+        let answer = target.as_ref().map_or(Answer::Different, |there| self.config.compare.of_copy(&listed, there));
+        let mine = self.earlier.remove(&key);
+        if answer == Answer::Same {
+            let there = target.as_ref().expect("only what is there is the same");
+            let mine = mine.filter(|touched| !touched.is_deleted && touched.is_ours(&there.facts));
+            let Some(touched) = mine else {
+                let entry = there_already(&listed, Some(there));
+                return self.window.close(key, Done::Skipped, Some(&entry));
+            };
+            let bytes = listed.facts.size;
+            self.transfer.moved.fetch_add(bytes, Ordering::Relaxed);
+            self.found.0 += 1;
+            self.found.1 += bytes;
+            let entry = Entry { copied: true, blake3: touched.blake3.as_deref(), ..there_already(&listed, Some(there)) };
+            return self.window.close(key, Done::Copied { bytes, is_overwrite: touched.was.is_some() }, Some(&entry));
+        }
+        let is_ours = mine.is_some_and(|touched| touched.was.is_none());
+        let number = self.window.open(key);
+        let keeps_versions = target.is_some() && self.transfer.target.abilities().versions;
+        let job = Job { number, listed, there: target, was: None, is_ours };
+        // What has to be looked at first is written down once it is known to be copied.
+        if answer == Answer::Read || keeps_versions {
+            self.ready.push_back(Task::Look { job, must_read: answer == Answer::Read });
+        } else {
+            self.find(&job);
+            self.decided.push_back(Task::Copy(job));
+        }
+        Ok(())
+    }
+
+    fn decide_deletion(&mut self, pair: Pair) -> Result<(), StepError> {
+        let Pair { key, source, target } = pair;
+        let Some(there) = target.filter(|there| source.is_none() && there.kind.is_object()) else {
+            return self.window.close(key, Done::Nothing, None);
+        };
+        let number = self.window.open(key.clone());
+        self.decided.push_back(Task::Delete { number, key, was: there.facts });
+        Ok(())
+    }
+
+    async fn tell(&mut self) -> Result<(), StepError> {
+        let transfer = &self.transfer;
+        let (moved, ends) = (transfer.moved.load(Ordering::Relaxed), transfer.ends.load(Ordering::Relaxed));
+        let now = self.ctx.clock.monotonic();
+        self.level.look(now, moved + ends * REQUEST, ends, transfer.refused());
+        let copied = self.window.copied();
+        let message = if self.window.token.is_deleting {
+            format!("{} deleted", objects(self.window.token.done.deleted))
+        } else {
+            let listing = if self.is_listed { "" } else { "still listing, " };
+            format!("{listing}{} at once", self.level.gate().limit())
+        };
+        self.ctx.progress(Progress {
+            bytes: Some(moved),
+            bytes_total: Some(self.found.1.max(moved)),
+            objects: Some(copied),
+            objects_total: Some(self.found.0.max(copied)),
+            message: Some(message),
+        });
+        if now.saturating_sub(self.saved_at) >= SAVE_EVERY && self.saved != self.window.token.after {
+            self.save().await?;
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), StepError> {
+        self.window.token.manifest = self.window.manifest.flush()?;
+        self.ctx.save(&self.window.token).await?;
+        self.saved.clone_from(&self.window.token.after);
+        self.saved_at = self.ctx.clock.monotonic();
+        Ok(())
+    }
+}
+
+/// What the manifest says of an object that was at the target already.
+fn there_already<'a>(listed: &'a Listed, there: Option<&'a Listed>) -> Entry<'a> {
+    let both = |there: &'a Listed| there.md5.as_deref().filter(|md5| listed.md5.as_deref() == Some(md5));
+    Entry {
+        key: &listed.key,
+        size: listed.facts.size,
+        blake3: None,
+        etag: there.and_then(|there| there.facts.etag.as_deref()),
+        md5: there.and_then(both),
+        copied: false,
+    }
+}
