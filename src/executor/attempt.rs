@@ -14,8 +14,8 @@ use super::signals::StepSignals;
 use super::surroundings::Surroundings;
 use super::tasks::Outbox;
 use crate::engine::{Event, Outcome, StepPath, Timeout};
-use crate::error::{Failure, StepError};
-use crate::secret::{Vault, is_marked};
+use crate::error::Failure;
+use crate::secret::{Vault, map_strings, sanitize};
 use crate::steps::{Attempt, DynStep, Preview, StepContext};
 
 /// What `inspect` may leave, in bytes of JSON: a file's former content may be in it.
@@ -168,7 +168,11 @@ impl Work {
     }
 
     fn succeeded(&self, output: &Value, warnings: u32) -> Outcome {
-        let output = self.session.vault.conceal(output);
+        // Later steps are to get what this one left, and not something like it. What could forge a mark is taken out.
+        let clean = map_strings(output, &|text| sanitize(text).into_owned());
+        let Some(output) = conceal_all(&self.session.vault, &clean) else {
+            return Outcome::Failed { failure: permanent("its outputs cannot be had back", "this is a bug of ferry") };
+        };
         let size = output.to_string().len();
         if size > MAX_OUTPUT {
             let failure = permanent(
@@ -240,24 +244,7 @@ pub(super) fn conceal_all(vault: &Vault, value: &Value) -> Option<Value> {
 
 /// A value with every mark replaced by its secret: for a step, in memory.
 fn reveal_all(vault: &Vault, value: &Value) -> Result<Value, Failure> {
-    use secrecy::ExposeSecret as _;
-    let reveal = |text: &str| {
-        vault.reveal(text).map(|value| value.expose_secret().to_owned()).map_err(|unknown| {
-            let error = StepError::permanent(format!("the secret `{}` is not at hand", unknown.0))
-                .help("what the journal keeps of the step holds it: make it available again");
-            error.to_failure()
-        })
-    };
-    Ok(match value {
-        Value::String(text) if is_marked(text) => Value::String(reveal(text)?),
-        Value::Array(items) => Value::Array(items.iter().map(|item| reveal_all(vault, item)).collect::<Result<_, _>>()?),
-        Value::Object(fields) => {
-            let mut revealed = serde_json::Map::new();
-            for (key, item) in fields {
-                revealed.insert(reveal(key)?, reveal_all(vault, item)?);
-            }
-            Value::Object(revealed)
-        }
-        other => other.clone(),
-    })
+    vault
+        .reveal_value(value)
+        .map_err(|unknown| permanent(unknown.to_string(), "what the journal keeps of the step holds it: make it available again"))
 }

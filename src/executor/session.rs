@@ -13,7 +13,7 @@ use super::{Document, Executor, Observer, Settings};
 use crate::clock::Clock;
 use crate::engine::StepPath;
 use crate::error::Failure;
-use crate::secret::Vault;
+use crate::secret::{Vault, each_name};
 use crate::steps::{Depth, Registry};
 
 /// Answers of commands, by folder and command.
@@ -119,11 +119,13 @@ impl Session {
         if missing.is_empty() {
             return None;
         }
-        let text = value.to_string();
-        missing
-            .iter()
-            .find(|(name, _)| text.contains(&format!("{name}{}", crate::secret::MARK_END)) || text.contains(&format!("({name})")))
-            .map(|(_, failure)| failure.clone())
+        let mut found = None;
+        each_name(value, &mut |name| {
+            if found.is_none() {
+                found = missing.get(name).cloned();
+            }
+        });
+        found
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::error::StepError;
 use crate::hosts::{Host, Hosts};
-use crate::secret::{Text, Vault};
+use crate::secret::{Text, UnknownSecret, Vault};
 use crate::stores::Stores;
 
 /// Which try of which step this is. Serialisable, so that a driver may send it to a worker elsewhere.
@@ -117,10 +117,12 @@ pub struct StepContext {
 impl StepContext {
     /// The value of a text that may hold secrets. Call it at the sink, and drop it at once.
     pub fn reveal(&self, text: &Text) -> Result<SecretString, StepError> {
-        self.vault.reveal(text.marked()).map_err(|unknown| {
-            StepError::permanent(format!("the secret `{}` is not at hand", unknown.0))
-                .help("list it under `secrets:` in the pipeline")
-        })
+        self.vault.reveal(text.marked()).map_err(|unknown| not_at_hand(&unknown))
+    }
+
+    /// A value with its secrets in, as [`StepContext::reveal`].
+    pub fn reveal_value(&self, value: &Value) -> Result<Value, StepError> {
+        self.vault.reveal_value(value).map_err(|unknown| not_at_hand(&unknown))
     }
 
     /// The host that the step's `on` names.
@@ -181,4 +183,8 @@ impl StepContext {
     pub fn resolve_path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.base.join(path)
     }
+}
+
+fn not_at_hand(unknown: &UnknownSecret) -> StepError {
+    StepError::permanent(unknown.to_string()).help("list it under `secrets:` in the pipeline")
 }

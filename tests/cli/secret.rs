@@ -2,12 +2,12 @@
 
 use super::bench::Bench;
 
-/// Fails once, so that the run is taken up again: a secret is fetched anew then.
+/// `other` comes first, because nothing new starts behind a failure. Fails once, so that the run is taken up again: a secret is fetched anew then.
 fn pipeline(tolerates: bool) -> String {
     format!(
         "secrets: {{ key: {{ file: ./key }} }}\nsteps:\n  \
          - {{ id: once, uses: command, retry: {{ attempts: 1 }}, with: {{ run: 'test -e again' }} }}\n  \
-         - {{ id: needs, uses: command, needs: [once], continue_on_error: {tolerates}, with: {{ run: 'true', env: {{ K: '{{{{ secrets.key }}}}' }} }} }}\n  \
+         - {{ id: needs, uses: command, needs: [once, other], continue_on_error: {tolerates}, with: {{ run: 'true', env: {{ K: '{{{{ secrets.key }}}}' }} }} }}\n  \
          - {{ id: other, uses: file.write, needs: [once], with: {{ path: other.txt, content: x }} }}\n  \
          - {{ id: after, uses: file.write, needs: [needs], with: {{ path: after.txt, content: x }} }}\n"
     )

@@ -6,4 +6,5 @@ mod lab;
 mod limits;
 mod people;
 mod plan;
+mod secret;
 mod stop;

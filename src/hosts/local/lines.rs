@@ -1,5 +1,7 @@
 //! What a program writes, cut into lines for the log, without cutting a secret in two.
 
+use std::ops::Range;
+
 use crate::secret::Vault;
 
 /// A line longer than this goes to the log in parts.
@@ -49,21 +51,25 @@ impl<'a> Lines<'a> {
     /// Where an overlong line is parted: not inside a secret, which would be masked in neither part, and so far from
     /// the end that the beginning of one that is still coming stays in the rest.
     fn cut(&self) -> usize {
-        let longest = self.vault.longest_form();
-        let latest = self.waiting.len().saturating_sub(longest).max(1);
-        let earliest = latest.saturating_sub(longest).max(1);
-        whole_secrets(self.vault, &self.waiting, (earliest..=latest).rev()).unwrap_or(latest)
+        let latest = self.waiting.len().saturating_sub(self.vault.longest_form()).max(1);
+        let secrets = self.vault.spans(&self.waiting);
+        match around(&secrets, whole_character(&self.waiting, latest)) {
+            Some(secret) if secret.start > 0 => secret.start,
+            Some(secret) => secret.end,
+            None => whole_character(&self.waiting, latest),
+        }
     }
 }
 
-/// The first of these places at which bytes can be parted without parting a secret.
-fn whole_secrets(vault: &Vault, bytes: &[u8], mut places: impl Iterator<Item = usize>) -> Option<usize> {
-    let whole = vault.mask(&text(bytes));
-    let is_utf8 = std::str::from_utf8(bytes).is_ok();
-    places.find(|place| {
-        let (head, tail) = bytes.split_at(*place);
-        std::str::from_utf8(tail).is_ok() == is_utf8 && format!("{}{}", vault.mask(&text(head)), vault.mask(&text(tail))) == whole
-    })
+/// The secret that would be parted at a place.
+fn around(secrets: &[Range<usize>], place: usize) -> Option<&Range<usize>> {
+    secrets.iter().find(|secret| secret.start < place && place < secret.end)
+}
+
+/// The last place up to this one that is not inside a character. Bytes that are no text can be parted anywhere.
+fn whole_character(bytes: &[u8], place: usize) -> usize {
+    let is_inside = |place: &usize| bytes.get(*place).is_some_and(|byte| byte & 0xC0 == 0x80);
+    (place.saturating_sub(3).max(1)..=place).rev().find(|place| !is_inside(place)).unwrap_or(place)
 }
 
 /// The end of an output, masked, for messages.
@@ -90,8 +96,8 @@ impl<'a> Tail<'a> {
     /// The text, without its first bytes if they may be the end of a secret that is no longer whole.
     pub(super) fn text(&self) -> String {
         let start = if self.is_cut {
-            let latest = self.kept.len().min(2 * self.doubtful);
-            whole_secrets(self.vault, &self.kept, self.doubtful..=latest).unwrap_or(latest)
+            let first = whole_character(&self.kept, self.kept.len().min(self.doubtful + 3));
+            around(&self.vault.spans(&self.kept), first).map_or(first, |secret| secret.end)
         } else {
             0
         };
@@ -135,6 +141,25 @@ mod tests {
             }
             lines.finish(|line| seen.push_str(&vault.mask(line)));
             assert_eq!(seen, format!("{}***{}", "x".repeat(lead), "y".repeat(90)), "after {lead} bytes");
+        }
+    }
+
+    /// Bytes that are no text must not hide a secret from the search.
+    #[test]
+    fn an_overlong_line_of_foreign_bytes_is_not_parted_inside_a_secret() {
+        let vault = Vault::default();
+        vault.insert("key", SecretString::from("correct-horse-bättery"));
+        for lead in (LONGEST_LINE - 60)..(LONGEST_LINE + 3) {
+            for stray in [&b"\xff"[..], b"\x80\x80\x80"] {
+                let mut lines = Lines::new(&vault);
+                let mut seen = String::new();
+                let written = [stray, &vec![b'x'; lead], "correct-horse-bättery".as_bytes(), stray, &[b'y'; 90]].concat();
+                for piece in written.chunks(1000) {
+                    lines.push(piece, |line| seen.push_str(&vault.mask(line)));
+                }
+                lines.finish(|line| seen.push_str(&vault.mask(line)));
+                assert!(seen.contains("***") && !seen.contains("horse") && !seen.contains("tery"), "after {lead} bytes");
+            }
         }
     }
 

@@ -2,9 +2,7 @@
 
 use std::cmp::Ordering;
 
-use base64::Engine as _;
 use serde_json::{Number, Value};
-use sha2::{Digest, Sha256};
 
 use super::RenderError;
 use crate::secret::{Vault, is_marked};
@@ -70,7 +68,7 @@ pub(super) fn apply(function: &Function, args: &[Value], vault: &Vault) -> Resul
             Value::Bool(compare(name, &args[0], &args[1])? == wanted)
         }
         "not" => Value::Bool(!truth(name, &args[0])?),
-        "json" => Value::String(to_json(&args[0], vault)?),
+        "json" => Value::String(to_json(&args[0], vault)),
         "join" => {
             let Value::Array(items) = &args[0] else {
                 return Err(RenderError::new(format!("`join` takes a list, this is {}", kind(&args[0]))));
@@ -82,16 +80,9 @@ pub(super) fn apply(function: &Function, args: &[Value], vault: &Vault) -> Resul
         }
         _ => {
             let args = args.iter().map(|arg| text(name, arg)).collect::<Result<Vec<_>, _>>()?;
-            let derived = vault.derive(name, &args, &|args| match name {
-                "lower" => args[0].to_lowercase(),
-                "upper" => args[0].to_uppercase(),
-                "trim" => args[0].trim().to_owned(),
-                "replace" => args[0].replace(&args[1], &args[2]),
-                "base64" => base64::engine::general_purpose::STANDARD.encode(&args[0]),
-                "sha256" => format!("{:x}", Sha256::digest(args[0].as_bytes())),
-                other => unreachable!("`{other}` is in the table and has no code"),
-            });
-            Value::String(derived.map_err(|unknown| RenderError::new(unknown.to_string()))?)
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let derived = vault.derive(name, &args);
+            Value::String(derived.unwrap_or_else(|| unreachable!("`{name}` is in the table and has no code")))
         }
     })
 }
@@ -206,24 +197,19 @@ fn shown(value: &Value) -> String {
 
 /// JSON text in which every string that holds a secret is a mark for its quoted form: a value with quotes in it must
 /// not break the text it is put into.
-fn to_json(value: &Value, vault: &Vault) -> Result<String, RenderError> {
-    let quoted = |text: &str| {
-        let quote = |text: &str| Value::String(text.to_owned()).to_string();
-        vault.derive("json", &[text.to_owned()], &|args| quote(&args[0])).map_err(|unknown| RenderError::new(unknown.to_string()))
-    };
-    Ok(match value {
-        Value::String(text) => quoted(text)?,
+fn to_json(value: &Value, vault: &Vault) -> String {
+    let quoted = |text: &str| vault.derive("json", &[text]).unwrap_or_default();
+    match value {
+        Value::String(text) => quoted(text),
         Value::Array(items) => {
-            let items = items.iter().map(|item| to_json(item, vault)).collect::<Result<Vec<_>, _>>()?;
+            let items: Vec<String> = items.iter().map(|item| to_json(item, vault)).collect();
             format!("[{}]", items.join(","))
         }
         Value::Object(fields) => {
-            let fields = fields
-                .iter()
-                .map(|(key, item)| Ok(format!("{}:{}", quoted(key)?, to_json(item, vault)?)))
-                .collect::<Result<Vec<_>, RenderError>>()?;
+            let fields: Vec<String> =
+                fields.iter().map(|(key, item)| format!("{}:{}", quoted(key), to_json(item, vault))).collect();
             format!("{{{}}}", fields.join(","))
         }
         other => other.to_string(),
-    })
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::KEY_HEADER;
 use super::answer::{Answer, LARGEST_BODY, retry_after};
 use crate::error::StepError;
-use crate::secret::{Text, map_strings};
+use crate::secret::Text;
 use crate::steps::StepContext;
 use crate::steps::scalar::Scalar;
 
@@ -95,7 +95,7 @@ impl Request<'_> {
         }
         request = match (self.json, self.body, self.form) {
             (None, None, None) => request,
-            (Some(json), None, None) => request.json(&reveal_all(ctx, json)?),
+            (Some(json), None, None) => request.json(&ctx.reveal_value(json)?),
             (None, Some(body), None) => request.body(ctx.reveal(body)?.expose_secret().to_owned()),
             (None, None, Some(form)) => request.form(&pairs(form)?),
             _ => {
@@ -188,19 +188,6 @@ impl Request<'_> {
         StepError::needs_person(format!("{message}; nobody knows whether the server acted"))
             .help("look at the server; say `idempotent: true` if the request may be sent twice, then resume the run")
     }
-}
-
-/// A JSON value with its secrets in.
-fn reveal_all(ctx: &StepContext, value: &Value) -> Result<Value, StepError> {
-    let unknown = std::cell::RefCell::new(None);
-    let revealed = map_strings(value, &|text| match ctx.reveal(&Text::new(text)) {
-        Ok(value) => value.expose_secret().to_owned(),
-        Err(error) => {
-            unknown.borrow_mut().get_or_insert(error);
-            String::new()
-        }
-    });
-    unknown.into_inner().map_or(Ok(revealed), Err)
 }
 
 /// Why no answer came, without the URL: it may hold a secret.
