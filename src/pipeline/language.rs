@@ -230,7 +230,7 @@ pub(crate) const STEP: Level = Level {
             r#"{"type":"string","pattern":"^[A-Za-z][A-Za-z0-9_-]*$"}"#,
             "Its name in the pipeline: a letter, then letters, digits, `_` and `-`.",
         ),
-        key("name", "text", TEXT, "What people read beside the id: in plans, `ferry show`, reports, and the graph as text."),
+        key("name", "text", TEXT, "What people read beside the id: in plans, `ferry show`, reports and graphs."),
         required(
             "uses",
             "step type or path",
