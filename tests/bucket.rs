@@ -2,8 +2,16 @@
 
 #[path = "bucket/azure.rs"]
 mod azure;
+#[path = "bucket/fake.rs"]
+mod fake;
+#[path = "bucket/keys.rs"]
+mod keys_exact;
+#[path = "bucket/odd.rs"]
+mod odd;
 #[path = "bucket/s3.rs"]
 mod s3;
+#[path = "bucket/weather.rs"]
+mod weather;
 
 mod parts;
 
@@ -27,7 +35,11 @@ const PATIENCE: Patience = Patience {
 
 /// A client of its own: nothing that another has learned is known to it.
 fn open(options: StoreOptions) -> Arc<dyn Bucket> {
-    let stores = Stores::with_patience(BTreeMap::from([("it".to_owned(), options)]), Vault::default(), PATIENCE);
+    open_with(options, PATIENCE)
+}
+
+fn open_with(options: StoreOptions, patience: Patience) -> Arc<dyn Bucket> {
+    let stores = Stores::with_patience(BTreeMap::from([("it".to_owned(), options)]), Vault::default(), patience);
     stores.open("it:", Path::new("/")).expect("it opens").bucket().expect("it is a bucket")
 }
 

@@ -20,6 +20,8 @@ pub enum Weather {
     CutAfter(usize),
     /// Waits, then passes it on.
     Slow(Duration),
+    /// Passes the request on with this byte of its body changed.
+    Spoil(usize),
 }
 
 type Forecast = dyn Fn(&str, &str, usize) -> Weather + Send + Sync;
@@ -79,7 +81,7 @@ async fn serve(
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     kept.lock().expect("not poisoned").push(format!("{method} {path}"));
     let weather = forecast(method, path, number.fetch_add(1, Ordering::Relaxed));
-    let mut limit = usize::MAX;
+    let (mut limit, mut spoiled) = (usize::MAX, None);
     match weather {
         Weather::Fair => {}
         Weather::Answer(status, headers, body) => {
@@ -101,6 +103,7 @@ async fn serve(
         }
         Weather::CutAfter(bytes) => limit = bytes,
         Weather::Slow(by) => tokio::time::sleep(by).await,
+        Weather::Spoil(at) => spoiled = Some(at),
     }
     let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
     // The signature covers `host` as the client wrote it; only what is about the connection is changed.
@@ -114,7 +117,15 @@ async fn serve(
     server.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).await?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let up = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    let up = tokio::spawn(async move {
+        if let Some(at) = spoiled {
+            let mut before = vec![0; at + 1];
+            from_client.read_exact(&mut before).await?;
+            before[at] ^= 1;
+            to_server.write_all(&before).await?;
+        }
+        tokio::io::copy(&mut from_client, &mut to_server).await
+    });
     let mut passed = 0;
     let mut buffer = vec![0; 16 << 10];
     loop {

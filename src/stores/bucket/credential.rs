@@ -1,6 +1,7 @@
 //! Signing, and what keys are loaded with.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,32 +23,33 @@ pub(super) async fn presign<K: SigningCredential>(signer: &Signer<K>, parts: &mu
 }
 
 /// Without its causes: they may hold answers with keys in them.
-fn unsigned(error: &reqsign_core::Error) -> StepError {
+pub(super) fn unsigned(error: &reqsign_core::Error) -> StepError {
     if error.is_retryable() || error.kind() == ErrorKind::RateLimited {
         return StepError::transient("the key cannot be loaded just now").help("see whether the service that gives keys is up");
     }
-    let failure = match error.kind() {
-        ErrorKind::CredentialInvalid => StepError::permanent("there is no key for the store, or it has expired"),
-        ErrorKind::PermissionDenied => StepError::permanent("the service that gives keys refuses access"),
-        ErrorKind::ConfigInvalid => StepError::permanent("the settings of keys on this machine are wrong"),
-        _ => StepError::permanent("the request to the store cannot be signed"),
-    };
-    failure.help(
-        "give the store its key and secret, a `profile` or a role; `skip_signature: true` asks without a key, for public buckets",
-    )
+    match error.kind() {
+        ErrorKind::CredentialInvalid => no_key(),
+        ErrorKind::PermissionDenied => StepError::permanent("the service that gives keys refuses access").help(SOURCES),
+        ErrorKind::ConfigInvalid => StepError::permanent("the settings of keys on this machine are wrong").help(SOURCES),
+        _ => StepError::permanent("the request to the store cannot be signed").help(SOURCES),
+    }
+}
+
+const SOURCES: &str =
+    "give the store its key and secret, a `profile` or a role; `skip_signature: true` asks without a key, for public buckets";
+
+/// None of the sources has a key.
+pub(super) fn no_key() -> StepError {
+    StepError::permanent("there is no key for the store, or it has expired").help(SOURCES)
 }
 
 /// What the sources of keys may use.
-pub(super) fn context() -> Result<Context, StepError> {
-    let client = reqwest::Client::builder().build().map_err(|error| {
-        StepError::permanent(format!("requests for keys cannot be made: {}", error.without_url()))
-            .help("see that this machine has certificates of authorities")
-    })?;
-    Ok(Context::new().with_file_read(TokioFileRead).with_http_send(Asker(client)).with_env(OsEnv))
+pub(super) fn context() -> Context {
+    Context::new().with_file_read(TokioFileRead).with_http_send(Asker(OnceLock::new())).with_env(OsEnv)
 }
 
 /// Asks the services that give keys. These are not the store, and may lie behind a proxy that the store does not.
-struct Asker(reqwest::Client);
+struct Asker(OnceLock<reqwest::Client>);
 
 impl fmt::Debug for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,7 +61,14 @@ impl HttpSend for Asker {
     async fn http_send(&self, request: http::Request<Bytes>) -> reqsign_core::Result<http::Response<Bytes>> {
         let failed = |error: reqwest::Error| reqsign_core::Error::unexpected(error.without_url().to_string()).set_retryable(true);
         let request = reqwest::Request::try_from(request).map_err(failed)?;
-        let mut answer = self.0.execute(request).await.map_err(failed)?;
+        // Most keys come from options or files: the client, with its certificates, is made when it is needed.
+        let client = if let Some(client) = self.0.get() {
+            client
+        } else {
+            let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().map_err(failed)?;
+            self.0.get_or_init(|| client)
+        };
+        let mut answer = client.execute(request).await.map_err(failed)?;
         let status = answer.status();
         let headers = std::mem::take(answer.headers_mut());
         let mut whole = http::Response::new(answer.bytes().await.map_err(failed)?);

@@ -58,7 +58,7 @@ impl Azblob {
         let account = Address::parse(&endpoint)?;
         let wire = Wire::new(Transport::new(&address.uri(None, &[])?)?, patience);
         let is_unsigned = get("skip_signature").is_some_and(|value| matches!(value.to_lowercase().as_str(), "true" | "on"));
-        let keyring = if is_unsigned { None } else { Some(Keyring::open(&get, &account)?) };
+        let keyring = if is_unsigned { None } else { Some(Keyring::open(&get, &account)) };
         Ok(Some(Self {
             name,
             wire,
@@ -77,7 +77,7 @@ impl Azblob {
 }
 
 impl Keyring {
-    fn open(get: &dyn Fn(&str) -> Option<String>, account: &Address) -> Result<Self, StepError> {
+    fn open(get: &dyn Fn(&str) -> Option<String>, account: &Address) -> Self {
         let mut chain = ProvideCredentialChain::new().push(DefaultCredentialProvider::new());
         let name = get("account_name").or_else(|| account_of(account.host()));
         if let (Some(name), Some(key)) = (name, get("account_key")) {
@@ -87,14 +87,14 @@ impl Keyring {
             chain = chain.push_front(StaticCredentialProvider::new_sas_token(&token));
         }
         let source: Arc<dyn ProvideCredentialDyn<Credential = Credential>> = Arc::new(chain);
-        let signer = Arc::new(signer(source.clone())?);
-        Ok(Self { source, signer: RwLock::new(signer) })
+        let signer = Arc::new(signer(source.clone()));
+        Self { source, signer: RwLock::new(signer) }
     }
 }
 
-fn signer(source: Arc<dyn ProvideCredentialDyn<Credential = Credential>>) -> Result<Signer<Credential>, StepError> {
+fn signer(source: Arc<dyn ProvideCredentialDyn<Credential = Credential>>) -> Signer<Credential> {
     // The permission is for sources of copies: the service reads them with an address that is signed for an hour.
-    Ok(Signer::new(credential::context()?, source, RequestSigner::new().with_service_sas_permissions("r")))
+    Signer::new(credential::context(), source, RequestSigner::new().with_service_sas_permissions("r"))
 }
 
 /// The account's name in a host of Azure's own.

@@ -75,7 +75,7 @@ impl Azblob {
                 && !has_renewed
             {
                 has_renewed = true;
-                keyring.renew(signer).map_err(Refusal::decided)?;
+                keyring.renew(signer);
                 continue;
             }
             if call.headers.contains_key(CRC) && refusal.names("crc64") && !refusal.is_mismatch() {
@@ -181,12 +181,11 @@ impl Keyring {
         self.signer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn renew(&self, used: &Arc<Signer<Credential>>) -> Result<(), StepError> {
+    fn renew(&self, used: &Arc<Signer<Credential>>) {
         let mut held = self.signer.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&held, used) {
-            *held = Arc::new(signer(self.source.clone())?);
+            *held = Arc::new(signer(self.source.clone()));
         }
-        Ok(())
     }
 }
 

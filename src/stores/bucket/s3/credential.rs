@@ -5,22 +5,27 @@ use std::sync::{Arc, PoisonError, RwLock};
 use reqsign_aws_v4::{
     AssumeRoleCredentialProvider, Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider,
 };
-use reqsign_core::{ProvideCredentialChain, ProvideCredentialDyn, Signer};
+use reqsign_core::{Context, ProvideCredentialChain, ProvideCredentialDyn, Signer, SigningCredential as _};
 
-use super::super::credential::context;
-use crate::error::StepError;
+use super::super::credential::{context, no_key, unsigned};
+use super::super::repeat::Refusal;
+use super::sign::Key;
 
 type Source = Arc<dyn ProvideCredentialDyn<Credential = Credential>>;
 
-/// Where the key comes from, and the signer that holds the one in use.
+/// Where the key comes from, and the one in use.
 pub(super) struct Keyring {
     source: Source,
-    signer: RwLock<Arc<Signer<Credential>>>,
+    context: Context,
     region: String,
+    held: RwLock<Option<Arc<Key>>>,
+    /// Of many who find no key, one loads it.
+    loading: tokio::sync::Mutex<()>,
 }
 
 impl Keyring {
-    pub fn open(get: &dyn Fn(&str) -> Option<String>, is: &dyn Fn(&str) -> bool, region: &str) -> Result<Self, StepError> {
+    pub fn open(get: &dyn Fn(&str) -> Option<String>, is: &dyn Fn(&str) -> bool, region: &str) -> Self {
+        let context = context();
         let mut default = DefaultCredentialProvider::builder();
         if is("disable_config_load") {
             default = default.no_env().no_profile();
@@ -39,7 +44,7 @@ impl Keyring {
             });
         }
         if let Some(role) = get("role_arn") {
-            let signer = Signer::new(context()?, chain, RequestSigner::new("sts", region));
+            let signer = Signer::new(context.clone(), chain, RequestSigner::new("sts", region));
             let mut assume =
                 AssumeRoleCredentialProvider::new(role, signer).with_region(region.to_owned()).with_regional_sts_endpoint();
             if let Some(id) = get("external_id") {
@@ -53,31 +58,49 @@ impl Keyring {
             }
             chain = ProvideCredentialChain::new().push(assume);
         }
-        Self::with(Arc::new(chain), region)
+        Self::with(Arc::new(chain), context, region)
     }
 
-    fn with(source: Source, region: &str) -> Result<Self, StepError> {
-        let signer = Signer::new(context()?, source.clone(), RequestSigner::new("s3", region));
-        Ok(Self { source, signer: RwLock::new(Arc::new(signer)), region: region.to_owned() })
+    fn with(source: Source, context: Context, region: &str) -> Self {
+        let region = region.to_owned();
+        Self { source, context, region, held: RwLock::new(None), loading: tokio::sync::Mutex::new(()) }
     }
 
     /// The same key for another region.
-    pub fn for_region(&self, region: &str) -> Result<Self, StepError> {
-        Self::with(self.source.clone(), region)
+    pub fn for_region(&self, region: &str) -> Self {
+        Self::with(self.source.clone(), self.context.clone(), region)
     }
 
-    /// The signer in use.
-    pub fn signer(&self) -> Arc<Signer<Credential>> {
-        self.signer.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Forgets the key that this signer holds: the next request loads it again. Of many who find out at once that it
-    /// has expired, one does that.
-    pub fn renew(&self, used: &Arc<Signer<Credential>>) -> Result<(), StepError> {
-        let mut signer = self.signer.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&signer, used) {
-            *signer = Arc::new(Signer::new(context()?, self.source.clone(), RequestSigner::new("s3", &self.region)));
+    /// The key of this day, loaded when there is none or when it is about to expire.
+    pub async fn key(&self, day: &str) -> Result<Arc<Key>, Refusal> {
+        if let Some(key) = self.fresh(day) {
+            return Ok(key);
         }
-        Ok(())
+        let _one = self.loading.lock().await;
+        if let Some(key) = self.fresh(day) {
+            return Ok(key);
+        }
+        let loaded = self.source.provide_credential_dyn(&self.context).await;
+        let credential = match loaded {
+            Ok(Some(credential)) => credential,
+            Ok(None) => return Err(Refusal::decided(no_key())),
+            Err(error) => return Err(Refusal::decided(unsigned(&error))),
+        };
+        let key = Arc::new(Key::new(credential, day, &self.region));
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
+        Ok(key)
+    }
+
+    fn fresh(&self, day: &str) -> Option<Arc<Key>> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().filter(|key| key.day == day && key.credential.is_valid()).cloned()
+    }
+
+    /// Forgets this key: the next request loads it again, unless somebody else was first.
+    pub fn forget(&self, used: &Arc<Key>) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, used)) {
+            *held = None;
+        }
     }
 }

@@ -9,6 +9,7 @@ mod list;
 mod multipart;
 mod object;
 mod request;
+mod sign;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -96,7 +97,7 @@ impl S3 {
         });
         let address = address(endpoint.as_deref(), &name, &region, is("enable_virtual_host_style"))?;
         let wire = Wire::new(Transport::new(&address.uri(None, &[])?)?, patience);
-        let keyring = if is("skip_signature") { None } else { Some(Keyring::open(&get, &is, &region)?) };
+        let keyring = if is("skip_signature") { None } else { Some(Keyring::open(&get, &is, &region)) };
         let checksum = match get("checksum_algorithm").as_deref() {
             Some("crc32c") => 1,
             Some("md5") => 2,

@@ -8,12 +8,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 
 use super::super::checksum::{Checksum, ChecksumKind};
-use super::super::credential::sign;
 use super::super::repeat::Refusal;
 use super::super::types::BucketError;
 use super::super::{header, xml};
-use super::credential::Keyring;
-use super::{Place, S3, moved};
+use super::{Place, S3, moved, sign};
 use crate::error::StepError;
 
 /// A request before it is signed.
@@ -87,16 +85,19 @@ impl S3 {
         let mut has_renewed = false;
         loop {
             let place = self.place();
-            let signer = place.keyring.as_ref().map(Keyring::signer);
-            let request = self.request(call, &place).map_err(Refusal::decided)?;
-            let (mut parts, body) = request.into_parts();
-            let asked = match &signer {
-                Some(signer) => sign(signer, &mut parts).await,
-                None => Ok(()),
-            };
-            let asked = match asked {
-                Ok(()) => self.wire.ask(Request::from_parts(parts, body)).await,
-                Err(unsigned) => Err(unsigned),
+            let (mut parts, body) = self.request(call, &place).map_err(Refusal::decided)?.into_parts();
+            let (key, asked) = match &place.keyring {
+                None => (None, self.wire.ask(Request::from_parts(parts, body)).await),
+                Some(keyring) => {
+                    let now = sign::now();
+                    match keyring.key(&now[..8]).await {
+                        Ok(key) => {
+                            key.sign(&mut parts, &now).ok_or_else(|| Refusal::decided(not_signed()))?;
+                            (Some(key), self.wire.ask(Request::from_parts(parts, body)).await)
+                        }
+                        Err(none) => (None, Err(none)),
+                    }
+                }
             };
             let mut refusal = match asked {
                 Ok(answer) if answer.status().is_success() => {
@@ -115,15 +116,15 @@ impl S3 {
                 && moves < 2
             {
                 moves += 1;
-                self.move_to(&place, &region).map_err(Refusal::decided)?;
+                self.move_to(&place, &region);
                 continue;
             }
-            if let (Some(keyring), Some(signer)) = (&place.keyring, &signer)
+            if let (Some(keyring), Some(key)) = (&place.keyring, &key)
                 && has_expired(&refusal, &call.method)
                 && !has_renewed
             {
                 has_renewed = true;
-                keyring.renew(signer).map_err(Refusal::decided)?;
+                keyring.forget(key);
                 continue;
             }
             refusal.may_be_done = may_be_done;
@@ -149,12 +150,11 @@ impl S3 {
         Ok(request)
     }
 
-    fn move_to(&self, place: &Arc<Place>, region: &str) -> Result<(), StepError> {
+    fn move_to(&self, place: &Arc<Place>, region: &str) {
         tracing::debug!(bucket = self.name, region, "the bucket lies in another region");
-        let keyring = place.keyring.as_ref().map(|keyring| keyring.for_region(region)).transpose()?;
+        let keyring = place.keyring.as_ref().map(|keyring| keyring.for_region(region));
         let address = moved(&place.address, region);
         self.replace(place, Place { address, region: region.to_owned(), keyring });
-        Ok(())
     }
 
     /// What a refusal means for a request about an object.
@@ -182,6 +182,11 @@ impl S3 {
         }
         refusal.into_step(&format!("cannot {doing} the bucket `{}`", self.name)).into()
     }
+}
+
+fn not_signed() -> StepError {
+    StepError::permanent("the request cannot be signed: its headers are not plain ASCII text")
+        .help("see the store's key and its token: a line break at the end is one too many")
 }
 
 /// The header that carries a checksum.
