@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use futures::TryStreamExt as _;
 use opendal::options::ListOptions;
 use opendal::{Entry, EntryMode, Lister};
+use tokio::task::JoinHandle;
 
+use super::bucket::{self, Page, PageQuery};
 use super::classify::{classify, is_missing};
 use super::directory::{self, Found};
 use super::store::{Facts, Store};
@@ -71,6 +73,8 @@ pub struct Listing {
 enum Way {
     /// Nothing is asked yet.
     Start,
+    /// The pages of a bucket that is asked directly. The next one is on its way while this one is used.
+    Pages { entries: std::vec::IntoIter<bucket::Entry>, next: Option<JoinHandle<Result<Page, StepError>>>, is_checked: bool },
     /// One recursive listing. `ahead` has been looked at.
     Flat { lister: Box<Lister>, ahead: VecDeque<Listed>, is_checked: bool },
     /// Folders: what is left of each, the innermost last.
@@ -104,6 +108,31 @@ impl Listing {
                     self.way = self.start().await?;
                     continue;
                 }
+                Way::Pages { entries, next, is_checked } => match entries.next() {
+                    Some(entry) => match from_bucket(&self.store, entry) {
+                        Some(listed) => Some(listed),
+                        None => continue,
+                    },
+                    None => match next.take() {
+                        None => None,
+                        Some(task) => {
+                            let page = task
+                                .await
+                                .map_err(|error| StepError::permanent("a page got lost: a bug of ferry").cause(error))??;
+                            if !*is_checked && page.entries.iter().zip(page.entries.iter().skip(1)).any(|(a, b)| a.key >= b.key) {
+                                self.store.distrust_order();
+                                self.way = Way::Start;
+                                continue;
+                            }
+                            *is_checked = true;
+                            *next = page
+                                .next
+                                .map(|token| ask(&self.store, PageQuery { token: Some(token), ..self.store.page_query() }));
+                            *entries = page.entries.into_iter();
+                            continue;
+                        }
+                    },
+                },
                 Way::Flat { lister, ahead, is_checked } => {
                     if !*is_checked {
                         while ahead.len() < LOOK_AHEAD {
@@ -167,6 +196,11 @@ impl Listing {
         if !self.store.lists_flat() {
             return Ok(Way::Folders { open: Vec::new(), next: Some(String::new()) });
         }
+        if self.store.bucket().is_some() {
+            let start_after = self.after.as_ref().map(|after| self.store.whole_key(after));
+            let first = ask(&self.store, PageQuery { start_after, ..self.store.page_query() });
+            return Ok(Way::Pages { entries: Vec::new().into_iter(), next: Some(first), is_checked: false });
+        }
         let operator = self.store.operator();
         let prefix = self.store.prefix();
         let start_after = self
@@ -181,6 +215,22 @@ impl Listing {
             .map_err(|error| cannot_list(&self.store, error))?;
         Ok(Way::Flat { lister: Box::new(lister), ahead: VecDeque::new(), is_checked: false })
     }
+}
+
+/// Asks for a page in a task of its own.
+fn ask(store: &Store, query: PageQuery) -> JoinHandle<Result<Page, StepError>> {
+    let store = store.clone();
+    tokio::spawn(async move {
+        let bucket = store.bucket().expect("only buckets have pages");
+        bucket.list(query).await.map_err(|error| error.into_step(&format!("cannot list `{}`", store.label())))
+    })
+}
+
+fn from_bucket(store: &Store, entry: bucket::Entry) -> Option<Listed> {
+    // The place itself: nothing, or the marker of its own folder.
+    let key = entry.key.strip_prefix(store.prefix()).filter(|key| !key.is_empty())?.to_owned();
+    let kind = if key.ends_with('/') { Kind::Marker } else { Kind::Object };
+    Some(Listed { key, kind, facts: entry.facts, md5: entry.md5 })
 }
 
 fn cannot_list(store: &Store, error: opendal::Error) -> StepError {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use opendal::{Metadata, Operator};
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, BucketError, PageQuery};
 use super::classify::{classify, is_missing};
 use super::listing::{Kind, Listed, Listing};
 use super::open::{Opened, UNFINISHED, Wanted};
@@ -246,8 +246,23 @@ impl Store {
         Ok(path)
     }
 
-    /// The operator's path of what was listed. Refuses a name that could only be shown.
-    pub fn usable(&self, listed: &Listed) -> Result<String, StepError> {
+    /// Refuses a name that this store cannot hold. A bucket that is asked directly holds any, `a//b` and `../a` too.
+    pub fn must_take(&self, key: &str) -> Result<(), StepError> {
+        if self.bucket.is_none() {
+            return self.path(key).map(drop);
+        }
+        let longest = 1024;
+        let why = match self.whole_key(key).len() {
+            0 => "it is empty".to_owned(),
+            length if length > longest => format!("it is longer than {longest} bytes with its prefix"),
+            _ => return Ok(()),
+        };
+        Err(StepError::permanent(format!("the name `{key}` cannot be used in `{}`: {why}", self.label))
+            .help("rename the object, or leave it out with `exclude`"))
+    }
+
+    /// Refuses what was listed under a name that could only be shown, or that the store cannot be asked for.
+    pub fn usable(&self, listed: &Listed) -> Result<(), StepError> {
         if listed.kind == Kind::BadName {
             return Err(StepError::permanent(format!(
                 "the name `{}` cannot be used in `{}`: it is not UTF-8",
@@ -255,7 +270,7 @@ impl Store {
             ))
             .help("rename the file, or leave it out with `exclude`"));
         }
-        self.path(&listed.key)
+        self.must_take(&listed.key)
     }
 
     /// Fails when the place is a folder that is not there, or a file. In a bucket a prefix without objects is no error.
@@ -298,15 +313,28 @@ impl Store {
         Ok(true)
     }
 
+    /// What a listing of the whole place asks a bucket for.
+    pub(super) fn page_query(&self) -> PageQuery {
+        PageQuery { prefix: self.prefix.to_string(), ..PageQuery::default() }
+    }
+
     /// All objects in byte order of their keys, from behind `after`.
     pub fn list(&self, after: Option<&str>) -> Listing {
         Listing::new(self.clone(), after)
     }
 
     /// What the store says of an object; `None` when there is none.
-    pub async fn stat(&self, key: &str) -> Result<Option<Metadata>, StepError> {
+    pub async fn stat(&self, key: &str) -> Result<Option<Facts>, StepError> {
+        if let Some(bucket) = &self.bucket {
+            self.must_take(key)?;
+            return match bucket.head(&self.whole_key(key)).await {
+                Ok(head) => Ok(Some(head.facts)),
+                Err(BucketError::Missing) => Ok(None),
+                Err(error) => Err(error.into_step(&format!("cannot look at `{key}` in `{}`", self.label))),
+            };
+        }
         match self.operator.stat(&self.path(key)?).await {
-            Ok(metadata) => Ok(Some(metadata)),
+            Ok(metadata) => Ok(Some(Facts::of(&metadata))),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(classify(&format!("cannot look at `{key}` in `{}`", self.label), error)),
         }
@@ -314,6 +342,12 @@ impl Store {
 
     /// Removes an object; none there is no error.
     pub async fn remove(&self, key: &str) -> Result<(), StepError> {
+        if let Some(bucket) = &self.bucket {
+            self.must_take(key)?;
+            let failed = bucket.delete(&[self.whole_key(key)]).await;
+            let failed = failed.map_err(|error| error.into_step(&format!("cannot delete `{key}` in `{}`", self.label)))?;
+            return failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error));
+        }
         match self.operator.delete(&self.path(key)?).await {
             Ok(()) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),

@@ -96,9 +96,9 @@ async fn content_type_and_user_metadata_are_kept() {
         .await
         .expect("written");
     scene.run("object.sync", json!({"from": "old:", "to": "blob:"})).await.expect("copied");
-    let there = scene.place("blob:").stat("picture").await.expect("an answer").expect("there");
+    let there = scene.place("blob:").operator().stat("picture").await.expect("there");
     // rclone guesses the type from the name; what matters is that both sides say the same.
-    let here = scene.place("old:").stat("picture").await.expect("an answer").expect("there");
+    let here = scene.place("old:").operator().stat("picture").await.expect("there");
     assert_eq!(there.content_type(), here.content_type());
     assert_eq!(there.user_metadata().and_then(|own| own.get("colour")), Some("green"));
 }

@@ -56,7 +56,9 @@ pub struct SyncBefore {
 pub fn is_copied(source: &Store, target: &Store, listed: &crate::stores::Listed) -> Result<bool, StepError> {
     match listed.kind {
         Kind::Link | Kind::Other => Ok(false),
-        Kind::Object | Kind::BadName => source.usable(listed).and_then(|_| target.path(&listed.key)).map(|_| true),
+        Kind::Object | Kind::BadName => source.usable(listed).and_then(|()| target.must_take(&listed.key)).map(|()| true),
+        // Between buckets it is an object like any other.
+        Kind::Marker if source.bucket().is_some() && target.bucket().is_some() => target.must_take(&listed.key).map(|()| true),
         Kind::Marker if listed.md5.as_deref().is_some_and(|md5| md5 != EMPTY) => {
             Err(StepError::permanent(format!("`{}` in `{}` holds bytes, and its name ends with `/`", listed.key, source.label()))
                 .help("rename the object, or leave it out with `exclude`"))

@@ -85,7 +85,7 @@ pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
             // A listing does not tell versions; undo needs them.
             if transfer.target.abilities().versions {
                 match transfer.target.stat(&key).await {
-                    Ok(seen) => job.was = seen.as_ref().map(Facts::of),
+                    Ok(seen) => job.was = seen,
                     Err(error) => return failed(&key, error.into()),
                 }
             }

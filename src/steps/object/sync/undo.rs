@@ -80,8 +80,8 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
 }
 
 async fn put_back(target: &Store, key: String, touched: Touched) -> Result<Back, StepError> {
-    let is_marker = key.ends_with('/');
-    let now = if is_marker { Some(Facts::default()) } else { target.stat(&key).await?.as_ref().map(Facts::of) };
+    let is_marker = key.ends_with('/') && target.bucket().is_none();
+    let now = if is_marker { Some(Facts::default()) } else { target.stat(&key).await? };
     let Some(was) = touched.was else {
         let Some(now) = now else { return Ok(Back::Clean) };
         // Without a word about the end, the runner died in between: then it is ours if it is no larger than what was

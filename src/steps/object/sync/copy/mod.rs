@@ -195,7 +195,7 @@ impl Transfer {
     async fn once(self: &Arc<Self>, job: &Job, origin: Origin) -> Result<Copied, Stop> {
         let key = &job.listed.key;
         let size = origin.facts.size;
-        if job.listed.kind == Kind::Marker {
+        if job.listed.kind == Kind::Marker && (self.into.is_none() || self.source.bucket().is_none()) {
             return self.mark(job).await;
         }
         if !self.target.abilities().streams && self.into.is_none() && size > LARGEST_WHOLE {
@@ -222,7 +222,7 @@ impl Transfer {
             let seen = self.target.stat(key).await?.ok_or_else(|| {
                 Stop::Step(StepError::transient(format!("`{key}` was written to `{}` and is not there", self.target.label())))
             })?;
-            is = Facts::of(&seen);
+            is = seen;
             if is.size != size {
                 return Err(Stop::Step(StepError::transient(format!(
                     "`{key}` was written to `{}` with {size} bytes and is there with {}",
