@@ -67,6 +67,7 @@ impl Fake {
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         let mut all = vec![("scheme", "s3"), ("bucket", "box"), ("endpoint", endpoint.as_str()), ("region", "us-east-1")];
         all.extend([("access_key_id", "FAKEKEY"), ("secret_access_key", "fake-secret-canary")]);
+        all.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
         all.extend(more);
         options(&all)
     }

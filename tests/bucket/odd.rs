@@ -281,3 +281,54 @@ async fn an_upload_with_checksums_is_completed_with_that_of_the_whole() {
     assert_eq!(seen[2].header("if-match"), Some("\"old\""));
     assert!(seen[2].body.contains("<PartNumber>1</PartNumber><ETag>&quot;x&quot;</ETag><ChecksumCRC64NVME>rosUhgp5mIg="));
 }
+
+#[tokio::test]
+async fn tags_that_are_not_implemented_are_left_out_and_that_is_told() {
+    let fake = Fake::start(|seen, _| match seen.header("x-amz-tagging") {
+        Some(_) => Reply(501, &[], "<Error><Code>NotImplemented</Code><Message>Header 'x-amz-tagging' is not</Message></Error>"),
+        None => OK,
+    })
+    .await;
+    let bucket = open(fake.store(&[]));
+    let properties = Properties { tags: [("a b".to_owned(), "c&d".to_owned())].into(), ..Properties::default() };
+    for _ in 0..2 {
+        bucket.put("a", &properties, BODY, &Condition::Absent).await.expect("written without them");
+    }
+    let seen = fake.seen();
+    assert_eq!((seen.len(), bucket.can().tags, bucket.can().conditions), (3, false, true));
+    assert_eq!(seen[0].header("x-amz-tagging"), Some("a%20b=c%26d"));
+}
+
+/// Run by the next test with a proxy in its environment.
+#[tokio::test]
+async fn through_a_proxy_the_child() {
+    if std::env::var_os("FERRY_TEST_PROXIED").is_none() {
+        return;
+    }
+    let fake = Fake::start(|_, _| OK).await;
+    let bucket = open(fake.store(&[("endpoint", "http://store.invalid")]));
+    bucket.put("a//b+c", &Properties::default(), BODY, &Condition::None).await.expect("written");
+    let BucketError::Failed(error) =
+        bucket.put("a/../b", &Properties::default(), BODY, &Condition::None).await.expect_err("refused")
+    else {
+        panic!("it failed otherwise");
+    };
+    assert!(error.message.contains("a/../b") && error.message.contains("proxy"), "{error}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_and_keys_that_it_would_change_are_refused() {
+    let proxy = Fake::start(|_, _| OK).await;
+    let child = tokio::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["odd::through_a_proxy_the_child", "--exact"])
+        .env("FERRY_TEST_PROXIED", "1")
+        .env("http_proxy", format!("http://127.0.0.1:{}", proxy.port))
+        .env_remove("no_proxy")
+        .env_remove("NO_PROXY")
+        .output()
+        .await
+        .expect("it runs");
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    let lines: Vec<_> = proxy.seen().into_iter().map(|seen| seen.line).collect();
+    assert_eq!(lines, ["PUT http://store.invalid/box/a//b%2Bc HTTP/1.1"]);
+}

@@ -36,7 +36,8 @@ pub trait Bucket: Send + Sync {
     /// One page of a listing in the service's order.
     fn list(&self, query: PageQuery) -> Answer<'_, Page>;
 
-    /// What the service says of an object.
+    /// What the service says of an object. An answer without a body does not tell a missing bucket from a missing object:
+    /// both are `Missing` in S3.
     fn head<'a>(&'a self, key: &'a str) -> Answer<'a, Head>;
 
     /// An object, or a range of its bytes, read whole; `head.facts.size` is the whole object's size. With `if_match`
@@ -49,7 +50,8 @@ pub trait Bucket: Send + Sync {
     /// Writes an object in one request.
     fn put<'a>(&'a self, key: &'a str, properties: &'a Properties, body: Bytes, condition: &'a Condition) -> Answer<'a, Facts>;
 
-    /// Begins an upload in parts; gives its id. A later process may go on with it.
+    /// Begins an upload in parts; gives its id. A later process may go on with it. Azure takes the properties when the
+    /// upload is completed.
     fn begin<'a>(&'a self, key: &'a str, properties: &'a Properties) -> Answer<'a, String>;
 
     /// Sends one part, numbered from 1. A part that is sent again replaces the first. `Missing`: the upload is gone.
@@ -66,17 +68,19 @@ pub trait Bucket: Send + Sync {
         condition: &'a Condition,
     ) -> Answer<'a, Facts>;
 
-    /// Throws an upload away; none there is no error.
+    /// Throws an upload away; none there is no error. In Azure there is nothing to do: blocks expire after seven days.
     fn abort<'a>(&'a self, key: &'a str, upload: &'a str) -> Answer<'a, ()>;
 
-    /// The uploads that were begun below this prefix and are neither completed nor thrown away.
+    /// The uploads that were begun below this prefix and are neither completed nor thrown away. In Azure only those of
+    /// names that have no blob yet.
     fn uploads<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Upload>>;
 
     /// Deletes objects, many with one request where the service can; gives those that are still there. None there is
     /// no error.
     fn delete<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<(String, StepError)>>;
 
-    /// Copies inside the service, in one request: at most 5 GiB. Without `properties` those of the source are kept.
+    /// Copies inside the service, in one request: at most 5 GiB; in Azure without `properties` at most 256 MiB. Without
+    /// `properties` those of the source are kept.
     /// `Missing`: there is no such source; `Changed`: it is not the one of `from.if_match`, or `condition` fails.
     fn copy<'a>(
         &'a self,

@@ -17,6 +17,9 @@ use crate::error::{ErrorClass, StepError};
 /// Longer than this nobody waits inside a step: the engine does, and the run can be stopped meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
+/// Putting parts together and copying inside the service may take it minutes: so many times the usual limit.
+const SLOW: u32 = 10;
+
 /// The wire to one service.
 pub(super) struct Wire {
     transport: Transport,
@@ -43,10 +46,11 @@ impl Wire {
         Tries { left: self.patience.repeats, wait: self.patience.wait, longest: self.patience.wait * 20 }
     }
 
-    /// One request, once.
-    pub async fn ask(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Refusal> {
+    /// One request, once. A slow one lets the service work before it answers.
+    pub async fn ask(&self, request: Request<Bytes>, is_slow: bool) -> Result<Response<Bytes>, Refusal> {
         let _permit = self.gate.acquire().await;
-        let answer = self.transport.send(request, self.patience.request, self.patience.transfer).await;
+        let limit = if is_slow { self.patience.request.max(self.patience.transfer) * SLOW } else { self.patience.request };
+        let answer = self.transport.send(request, limit, self.patience.transfer).await;
         let answer = answer.map_err(Refusal::lost)?;
         if matches!(answer.status().as_u16(), 429 | 503) {
             self.count_throttling();
@@ -167,7 +171,7 @@ impl Refusal {
 
     /// Whether the service found other bytes than were sent.
     pub fn is_mismatch(&self) -> bool {
-        let codes = ["BadDigest", "XAmzContentChecksumMismatch", "Md5Mismatch", "Crc64Mismatch"];
+        let codes = ["BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "Md5Mismatch", "Crc64Mismatch"];
         // The last is azurite's, which has no code for it.
         codes.contains(&self.code.as_str()) || self.message.contains("contentMD5 doesn't match")
     }

@@ -34,6 +34,9 @@ impl Azblob {
         range: Option<Range<u64>>,
         if_match: Option<&str>,
     ) -> Result<Got, BucketError> {
+        if range.as_ref().is_some_and(Range::is_empty) {
+            return Ok(Got { head: self.head_blob(key).await?, body: Bytes::new() });
+        }
         let mut tries = self.wire.tries();
         loop {
             let mut headers = HeaderMap::new();
@@ -133,7 +136,7 @@ impl Azblob {
             // Of the two requests this is the one that keeps everything, metadata included.
             None => header::put(&mut headers, "x-ms-requires-sync", "true")?,
         }
-        let call = Call { method: Method::PUT, key: Some(key), headers, ..Call::default() };
+        let call = Call { method: Method::PUT, key: Some(key), headers, is_slow: true, ..Call::default() };
         let answer = match self.send(call).await {
             Ok(answer) => answer,
             Err(refusal) if refusal.code == "CannotVerifyCopySource" && refusal.status == 404 => {

@@ -67,7 +67,7 @@ impl Azblob {
         header::put(&mut headers, "x-ms-source-range", &bytes)?;
         let id = block_id(upload, number);
         let query = vec![("comp", "block"), ("blockid", id.as_str())];
-        let call = Call { method: Method::PUT, key: Some(key), query, headers, ..Call::default() };
+        let call = Call { method: Method::PUT, key: Some(key), query, headers, is_slow: true, ..Call::default() };
         let answer = self.send(call).await.map_err(|refusal| self.failed(refusal, "copy a part of", key))?;
         let size = range.end.saturating_sub(range.start);
         Ok(Part { number, size, checksum: crc(answer.headers()), etag: id })
@@ -93,7 +93,8 @@ impl Azblob {
         }
         body.push_str("</BlockList>");
         let query = vec![("comp", "blocklist")];
-        let call = Call { method: Method::PUT, key: Some(key), query, headers, body: body.into(), ..Call::default() };
+        let call =
+            Call { method: Method::PUT, key: Some(key), query, headers, body: body.into(), is_slow: true, ..Call::default() };
         let refusal = match self.send(call).await {
             Ok(answer) => return Ok(facts_of_write(answer.headers(), parts.iter().map(|part| part.size).sum())),
             Err(refusal) => refusal,

@@ -35,6 +35,8 @@ pub(super) struct Call<'a> {
     pub body: Bytes,
     /// Another version of the protocol than the usual one.
     pub version: Option<&'static str>,
+    /// Whether the service works for long before it answers.
+    pub is_slow: bool,
     /// Whether the body goes with a checksum.
     pub is_checked: bool,
 }
@@ -62,7 +64,7 @@ impl Azblob {
                 None => Ok(()),
             };
             let asked = match asked {
-                Ok(()) => self.wire.ask(Request::from_parts(parts, body)).await,
+                Ok(()) => self.wire.ask(Request::from_parts(parts, body), call.is_slow).await,
                 Err(unsigned) => Err(unsigned),
             };
             let mut refusal = match asked {

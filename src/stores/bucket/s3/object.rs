@@ -53,6 +53,9 @@ impl S3 {
         range: Option<Range<u64>>,
         if_match: Option<&str>,
     ) -> Result<Got, BucketError> {
+        if range.as_ref().is_some_and(Range::is_empty) {
+            return Ok(Got { head: Box::pin(self.head_object(key)).await?, body: Bytes::new() });
+        }
         let doing = || format!("cannot read `{key}` in the bucket `{}`", self.name);
         let mut tries = self.wire.tries();
         loop {

@@ -22,7 +22,8 @@ pub(super) struct Call<'a> {
     pub query: Vec<(&'static str, &'a str)>,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Whether an answer with status 200 may hold an error.
+    /// Whether an answer with status 200 may hold an error: the service begins to answer before it has done the work,
+    /// or works for long.
     pub may_hide_error: bool,
     /// Whether the body goes with a checksum.
     pub is_checked: bool,
@@ -30,6 +31,8 @@ pub(super) struct Call<'a> {
 
 /// Headers that some services refuse, and what they are named in an answer.
 const CONDITIONS: [&str; 2] = ["if-none-match", "if-match"];
+
+const TAGGING: &str = "x-amz-tagging";
 
 /// What makes something and misses nothing.
 const MAKES: [&str; 2] = ["write", "begin an upload of"];
@@ -64,6 +67,9 @@ impl S3 {
             {
                 remove_checksum(&mut call);
                 self.learned.refuse_checksum(kind);
+            } else if is_unknown && refusal.names("tagging") && call.headers.remove(TAGGING).is_some() {
+                call.headers.remove("x-amz-tagging-directive");
+                self.learned.no_tags.store(true, Ordering::Relaxed);
             } else if has_conditions && refusal.status == 501 {
                 self.learned.no_conditions.store(true, Ordering::Relaxed);
             } else if let Some(kind) = kind
@@ -87,13 +93,13 @@ impl S3 {
             let place = self.place();
             let (mut parts, body) = self.request(call, &place).map_err(Refusal::decided)?.into_parts();
             let (key, asked) = match &place.keyring {
-                None => (None, self.wire.ask(Request::from_parts(parts, body)).await),
+                None => (None, self.wire.ask(Request::from_parts(parts, body), call.may_hide_error).await),
                 Some(keyring) => {
                     let now = sign::now();
                     match keyring.key(&now[..8]).await {
                         Ok(key) => {
                             key.sign(&mut parts, &now).ok_or_else(|| Refusal::decided(not_signed()))?;
-                            (Some(key), self.wire.ask(Request::from_parts(parts, body)).await)
+                            (Some(key), self.wire.ask(Request::from_parts(parts, body), call.may_hide_error).await)
                         }
                         Err(none) => (None, Err(none)),
                     }
