@@ -54,7 +54,8 @@ impl Facts {
     pub fn of(metadata: &Metadata) -> Self {
         Self {
             size: metadata.content_length(),
-            etag: metadata.etag().map(str::to_owned),
+            // Some services give an empty one.
+            etag: metadata.etag().filter(|etag| !etag.trim_matches('"').is_empty()).map(str::to_owned),
             modified: metadata.last_modified().map(opendal::raw::Timestamp::into_inner),
             version: metadata.version().filter(|version| *version != "null").map(str::to_owned),
         }

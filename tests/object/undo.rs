@@ -94,3 +94,22 @@ async fn undo_removes_the_folders_that_the_step_made_when_they_are_empty() {
     assert_eq!(left, ["e", "old"]);
     assert_eq!(scene.names("there:").await, ["e/theirs"]);
 }
+
+#[tokio::test]
+async fn an_object_that_went_in_parts_is_undone_where_etags_change_or_are_empty() {
+    let Some(server) = parts::s3(NEW) else { return };
+    let folder = tempfile::tempdir().expect("a directory");
+    std::fs::write(folder.path().join("large"), vec![7; 20_000_000]).expect("written");
+    let scene = Scene::new([("here", directory(folder.path())), ("new", s3_store(server.port, NEW))]);
+    let with = json!({"from": "here:", "to": "new:in/"});
+    scene.run("object.sync", with.clone()).await.expect("copied");
+    assert_eq!(scene.names("new:").await, ["in/large"]);
+    let again = scene.run("object.sync", with.clone()).await.expect("nothing to do");
+    assert_eq!(again["skipped"], 1);
+    scene.undo(with.clone()).await.expect("this one has created nothing");
+    assert_eq!(scene.names("new:").await, ["in/large"]);
+    scene.run("object.delete", json!({"from": "new:", "everything": true})).await.expect("cleaned");
+    scene.run("object.sync", with.clone()).await.expect("copied");
+    scene.undo(with).await.expect("undone");
+    assert!(scene.names("new:").await.is_empty(), "{:?}", scene.warnings());
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES};
+use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, EXPIRES};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::types::Properties;
@@ -44,6 +44,11 @@ fn readable(value: &HeaderValue) -> String {
         Ok(text) => text.to_owned(),
         Err(_) => value.as_bytes().iter().copied().map(char::from).collect(),
     }
+}
+
+/// The `ETag`. Some services give an empty one for what was made of parts.
+pub(super) fn etag(headers: &HeaderMap) -> Option<String> {
+    text(headers, ETAG.as_str()).filter(|etag| !etag.trim_matches('"').is_empty())
 }
 
 /// A date as HTTP writes it.

@@ -211,7 +211,7 @@ pub(super) fn put_condition(headers: &mut HeaderMap, condition: &Condition) -> R
 pub(super) fn facts_of_write(headers: &HeaderMap, size: u64) -> Facts {
     Facts {
         size,
-        etag: header::text(headers, "etag"),
+        etag: header::etag(headers),
         modified: header::date(headers, "last-modified"),
         version: header::text(headers, "x-ms-version-id"),
     }

@@ -243,7 +243,7 @@ fn fill(entry: &mut Entry, name: &str, text: String) {
         "Key" => entry.key = text,
         "Size" => entry.facts.size = text.trim().parse().unwrap_or_default(),
         "LastModified" => entry.facts.modified = text.trim().parse().ok(),
-        "ETag" => {
+        "ETag" if !text.trim_matches('"').is_empty() => {
             entry.md5 = md5_of_etag(&text).map(str::to_ascii_lowercase);
             // Some services leave the quotes out here, and want them in conditions.
             entry.facts.etag = Some(if text.contains('"') { text } else { format!("\"{text}\"") });

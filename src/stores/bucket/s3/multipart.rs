@@ -157,7 +157,7 @@ impl S3 {
         whole: Option<&Checksum>,
     ) -> Result<Facts, BucketError> {
         let mut facts = facts_of_write(answer.headers(), parts.iter().map(|part| part.size).sum());
-        if let Some(etag) = xml::find(answer.body(), "ETag") {
+        if let Some(etag) = xml::find(answer.body(), "ETag").filter(|etag| !etag.is_empty()) {
             facts.etag = Some(etag);
         }
         if let Some(sum) = whole

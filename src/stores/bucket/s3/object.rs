@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, RANGE};
+use http::header::{IF_MATCH, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, Method};
 
 use super::super::super::Facts;
@@ -167,7 +167,7 @@ impl S3 {
         put_condition(&mut headers, condition)?;
         let call = Call { method: Method::PUT, key: Some(key), headers, may_hide_error: true, ..Call::default() };
         let answer = self.send(call).await.map_err(|refusal| self.failed(refusal, "copy to", key))?;
-        let etag = xml::find(answer.body(), "ETag");
+        let etag = xml::find(answer.body(), "ETag").filter(|etag| !etag.is_empty());
         let mut facts = facts_of_write(answer.headers(), 0);
         if facts.etag.is_none() {
             facts.etag = etag;
@@ -327,14 +327,14 @@ pub(super) fn checksum(headers: &HeaderMap) -> Option<Checksum> {
 pub(super) fn facts_of_write(headers: &HeaderMap, size: u64) -> Facts {
     Facts {
         size,
-        etag: header::text(headers, ETAG.as_str()),
+        etag: header::etag(headers),
         modified: None,
         version: header::text(headers, "x-amz-version-id").filter(|version| version != "null"),
     }
 }
 
 fn head(headers: &HeaderMap) -> Head {
-    let etag = header::text(headers, ETAG.as_str());
+    let etag = header::etag(headers);
     // With such encryption the `ETag` looks like an MD5 and is none.
     let is_opaque = headers.contains_key("x-amz-server-side-encryption-customer-algorithm")
         || header::text(headers, "x-amz-server-side-encryption").is_some_and(|kind| kind.starts_with("aws:kms"));
