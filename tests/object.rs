@@ -2,6 +2,8 @@
 
 #[path = "object/any_to_any.rs"]
 mod any_to_any;
+#[path = "object/apart.rs"]
+mod apart;
 #[path = "object/names.rs"]
 mod names;
 #[path = "object/resume.rs"]

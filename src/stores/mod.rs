@@ -3,6 +3,7 @@
 //! In: a place, `store:prefix/`, a URL or a directory. Out: a [`Store`] rooted there, and `StepError`s whose class is
 //! decided here. Never here: a decision about what is copied, a directory or bucket that looking at a place creates.
 
+mod apart;
 pub mod bucket;
 mod classify;
 mod directory;

@@ -9,6 +9,7 @@ use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::apart::Spot;
 use super::bucket::{self, Bucket};
 use super::{Patience, StoreOptions, classify, options};
 use crate::error::StepError;
@@ -125,6 +126,11 @@ impl Wanted {
 
     fn value(&self, name: &str) -> Option<String> {
         self.options.iter().find(|(known, _)| known == name).map(|(_, value)| value.expose_secret().to_owned())
+    }
+
+    /// Where it lies, however it is spelled.
+    pub fn spot(&self) -> Spot {
+        Spot::new(&self.scheme, &|name| self.value(name), &self.prefix)
     }
 
     /// The same for places that can share an operator. A digest: options may be secrets.

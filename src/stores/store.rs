@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use opendal::{Metadata, Operator};
 
+use super::apart::Spot;
 use super::bucket::{Bucket, BucketError, PageQuery};
 use super::classify::{classify, is_missing};
 use super::listing::{Kind, Listed, Listing};
@@ -83,6 +84,7 @@ pub struct Store {
     prefix: Arc<str>,
     scheme: Arc<str>,
     identity: Arc<str>,
+    spot: Arc<Spot>,
     operator: Operator,
     is_ordered: Arc<AtomicBool>,
     keeps_metadata: Arc<AtomicBool>,
@@ -97,12 +99,13 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(label: String, wanted: Wanted, opened: Opened) -> Self {
-        let identity = wanted.key(None);
+        let (identity, spot) = (wanted.key(None), wanted.spot().into());
         Self {
             label: label.into(),
             prefix: wanted.prefix.into(),
             scheme: wanted.scheme.into(),
             identity: identity.into(),
+            spot,
             operator: opened.operator,
             is_ordered: opened.is_ordered,
             keeps_metadata: opened.keeps_metadata,
@@ -173,9 +176,9 @@ impl Store {
         self.identity == other.identity
     }
 
-    /// Whether one place lies inside the other: then a copy would read what it writes.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.is_same_bucket(other) && (self.prefix.starts_with(&*other.prefix) || other.prefix.starts_with(&*self.prefix))
+    /// Where it lies, however it is spelled.
+    pub(super) fn spot(&self) -> &Spot {
+        &self.spot
     }
 
     /// Whether flat listings can be trusted to come in order.

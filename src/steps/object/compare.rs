@@ -100,6 +100,11 @@ impl ObjectCompare {
         let (source, target) = (ctx.stores.open(&self.from, &ctx.base)?, ctx.stores.open(&self.to, &ctx.base)?);
         source.must_exist().await?;
         target.must_be_no_file().await?;
+        if source.is_same_place(&target).await {
+            let message =
+                format!("`{}` and `{}` are one place: to compare it with itself proves nothing", source.label(), target.label());
+            return Err(StepError::permanent(message).help("correct `from` or `to`"));
+        }
         Ok((source, target))
     }
 

@@ -129,8 +129,8 @@ impl ObjectSync {
         ctx.stores.open(&self.from, &ctx.base)
     }
 
-    fn refuse_overlap(source: &Store, target: &Store) -> Result<(), StepError> {
-        if source.overlaps(target) {
+    async fn refuse_overlap(source: &Store, target: &Store) -> Result<(), StepError> {
+        if source.overlaps(target).await {
             return Err(StepError::permanent(format!("`{}` and `{}` lie within one another", source.label(), target.label()))
                 .help("a copy would read what it writes: give the target a prefix of its own"));
         }
@@ -158,7 +158,7 @@ with:
 
     async fn inspect(&self, ctx: &StepContext) -> Result<SyncBefore, StepError> {
         let (source, target) = (self.source(ctx)?, ctx.stores.open(&self.to, &ctx.base)?);
-        Self::refuse_overlap(&source, &target)?;
+        Self::refuse_overlap(&source, &target).await?;
         source.must_exist().await?;
         target.must_be_no_file().await?;
         let filter = self.filter()?;
@@ -182,7 +182,7 @@ with:
         // A folder that has gone since is not an empty one: with `delete` that would empty the target.
         source.must_exist().await?;
         let target = ctx.stores.open_to_write(&self.to, &ctx.base, &ctx.idempotence_key())?;
-        Self::refuse_overlap(&source, &target)?;
+        Self::refuse_overlap(&source, &target).await?;
         // An earlier attempt's runner may have died in the middle of a file.
         target.clear_unfinished(&ctx.idempotence_key()).await;
         let result = work::sync(self, ctx, before, &source, &target, &self.filter()?).await;

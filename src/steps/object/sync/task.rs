@@ -44,6 +44,12 @@ pub enum Ended {
 
 /// Writes down what is about to be done, and gives it back when that is on disk.
 pub async fn note(transfer: Arc<Transfer>, tasks: Vec<Task>) -> (Vec<Task>, Result<(), StepError>) {
+    let extra = tasks.iter().find_map(|task| if let Task::Delete { key, was, .. } = task { Some((key, was)) } else { None });
+    if let Some((key, was)) = extra
+        && let Err(error) = transfer.sees_no_source(key, was).await
+    {
+        return (tasks, Err(error));
+    }
     let mut lines = Vec::with_capacity(tasks.len());
     for task in &tasks {
         match task {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use origin::Origin;
@@ -76,6 +76,7 @@ pub struct Transfer {
     /// Places that the copies under way can make use of.
     pub wanted: AtomicU64,
     memory: Arc<Semaphore>,
+    is_apart: OnceCell<()>,
 }
 
 /// How the copy of one object ended well.
@@ -150,15 +151,35 @@ impl Transfer {
     ) -> Self {
         let into = target.bucket();
         let memory = Arc::new(Semaphore::new(usize::try_from(MEMORY / UNIT).unwrap_or(usize::MAX)));
-        let unfinished = Mutex::new(unfinished);
+        let (unfinished, is_apart) = (Mutex::new(unfinished), OnceCell::new());
         let (moved, ends, wanted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { source, target, into, ledger, pace, gate, stop, verify, unfinished, moved, ends, wanted, memory }
+        Self { source, target, into, ledger, pace, gate, stop, verify, unfinished, moved, ends, wanted, memory, is_apart }
     }
 
     /// How often either side has put a request off so far.
     pub fn refused(&self) -> u64 {
         let from = self.source.bucket().map_or(0, |bucket| bucket.throttled());
         from + self.into.as_ref().map_or(0, |bucket| bucket.throttled())
+    }
+
+    /// Sees that an object which is about to be deleted is none of the source's: a store may be reached by names that
+    /// do not look alike (an address, a proxy, another account). Asked once.
+    pub async fn sees_no_source(&self, key: &str, there: &Facts) -> Result<(), StepError> {
+        let is_seen = self.is_apart.get_or_try_init(|| async {
+            let seen = self.source.seen_from(&self.target, key).await?;
+            let at_once = |seen: &Facts| {
+                let both = seen.modified.zip(there.modified);
+                both.is_none_or(|(a, b)| a.as_second().abs_diff(b.as_second()) <= 1)
+            };
+            if !seen.is_some_and(|seen| seen.agree(there) && at_once(&seen)) {
+                return Ok(());
+            }
+            let (source, target) = (self.source.label(), self.target.label());
+            let message = format!("`{key}` in `{target}`, about to be deleted, is also seen by way of `{source}`");
+            Err(StepError::needs_person(format!("{message}: both seem to be one store, and the places lie within one another"))
+                .help("nothing was deleted; give the target a prefix of its own, or leave `delete` out"))
+        });
+        is_seen.await.map(drop)
     }
 
     /// Copies an object.
