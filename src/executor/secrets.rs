@@ -9,15 +9,20 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::level::Level;
 use super::session::Session;
 use crate::error::{Failure, StepError};
 use crate::pipeline::SecretSpec;
 use crate::secret::mark;
+use crate::units::ByteSize;
 
 /// A command that asks a person or hangs must not hold up a run for ever.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+
+/// A longer one is no secret but a mistake: a device, or a program that does not end. 1 MiB is also what others take.
+const LONGEST: u64 = 1 << 20;
 
 /// Loads a pipeline's secrets and gives their marks by name. One that cannot be had is remembered: the steps that need
 /// it fail with the reason, and nothing else does.
@@ -54,6 +59,12 @@ async fn get(session: &Session, level: &Level, name: &str, spec: &SecretSpec) ->
     let value = match spec {
         SecretSpec::Env(variable) => {
             let variable = text(variable)?;
+            if session.env.contains_key(&variable) {
+                return Err(StepError::permanent(format!(
+                    "the secret `{name}` is the variable `{variable}`, which is listed under `env` and so is in the journal"
+                ))
+                .help("take it out of `env`, in the pipelines that are used as steps too, and change the secret"));
+            }
             std::env::var(&variable).map_err(|_| {
                 StepError::permanent(format!("the secret `{name}` is not there: the environment has no `{variable}`"))
                     .help(format!("set it: `export {variable}=…`"))
@@ -80,12 +91,27 @@ async fn get(session: &Session, level: &Level, name: &str, spec: &SecretSpec) ->
     Ok(SecretString::from(value))
 }
 
+fn too_long(name: &str) -> StepError {
+    StepError::permanent(format!("the secret `{name}` is longer than {}", ByteSize(LONGEST)))
+        .help("a secret is a password, a token or a key: give its own file, or a command that prints nothing else")
+}
+
+/// All of it, if that is not too much.
+async fn bounded(name: &str, source: impl AsyncRead + Unpin) -> std::io::Result<Result<Vec<u8>, StepError>> {
+    let mut bytes = Vec::new();
+    source.take(LONGEST + 1).read_to_end(&mut bytes).await?;
+    Ok(if bytes.len() as u64 > LONGEST { Err(too_long(name)) } else { Ok(bytes) })
+}
+
 async fn read(name: &str, path: &Path) -> Result<String, StepError> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+    let unreadable = |error: std::io::Error| {
         StepError::permanent(format!("the secret `{name}` cannot be read from `{}`", path.display()))
             .cause(error)
             .help("see that the file exists and that you may read it")
-    })?;
+    };
+    let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+    let bytes = bounded(name, file).await.map_err(unreadable)??;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable(std::io::Error::other("it is not UTF-8")))?;
     Ok(without_line_end(text))
 }
 
@@ -98,21 +124,29 @@ async fn ask(name: &str, folder: &Path, command: &Value) -> Result<String, StepE
     let help = "run the command by hand: it has to print the secret and exit with 0";
     let failed = |why: String| StepError::permanent(format!("the command for the secret `{name}` {why}")).help(help);
     let (program, arguments) = argv.split_first().ok_or_else(|| failed("is empty".to_owned()))?;
-    let run = tokio::process::Command::new(program)
+    // What it writes to its standard error is not shown: it may hold a part of the secret.
+    let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .current_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(COMMAND_LIMIT, run)
-        .await
-        .map_err(|_| failed(format!("did not end within {} seconds", COMMAND_LIMIT.as_secs())))?
+        .spawn()
         .map_err(|error| failed("could not be started".to_owned()).cause(error))?;
-    if !output.status.success() {
-        // What it printed is not shown: it may hold a part of the secret.
-        return Err(failed(format!("ended with {}", output.status)));
+    let stdout = child.stdout.take().ok_or_else(|| failed("has no standard output".to_owned()))?;
+    let run = async {
+        let bytes = bounded(name, stdout).await.map_err(|error| failed("could not be heard".to_owned()).cause(error))??;
+        let status = child.wait().await.map_err(|error| failed("could not be waited for".to_owned()).cause(error))?;
+        Ok((bytes, status))
+    };
+    let (bytes, status) = tokio::time::timeout(COMMAND_LIMIT, run)
+        .await
+        .map_err(|_| failed(format!("did not end within {} seconds", COMMAND_LIMIT.as_secs())))??;
+    if !status.success() {
+        return Err(failed(format!("ended with {status}")));
     }
-    let text = String::from_utf8(output.stdout).map_err(|_| failed("printed something that is not UTF-8".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|_| failed("printed something that is not UTF-8".to_owned()))?;
     Ok(without_line_end(text))
 }
 

@@ -157,3 +157,85 @@ steps:
     assert_eq!(failure(&engine, "x"), "");
     assert!(failure(&engine, "y").contains("FERRY_TEST_NOT_SET"), "{}", failure(&engine, "y"));
 }
+
+/// A mark in the name of a file would make a file with a name that nobody can type.
+#[tokio::test]
+async fn a_secret_in_a_key_that_takes_none_is_refused_when_it_comes_through_an_input() {
+    let lab = Lab::new();
+    lab.write("tenant.txt", "acme-tenant");
+    lab.write(
+        "inner.yaml",
+        "
+name: inner
+inputs: { tenant: { type: string } }
+steps: [{ id: put, uses: file.write, with: { path: './{{ inputs.tenant }}.txt', content: x } }]
+",
+    );
+    let text = "
+secrets: { tenant: { file: tenant.txt } }
+steps: [{ id: a, uses: ./inner.yaml, with: { tenant: '{{ secrets.tenant }}' } }]
+";
+    let (run, status) = lab.run(text).await;
+    assert_eq!(status, RunStatus::Failed);
+    let message = failure(&lab.engine(&run), "a/put");
+    assert_eq!(message, "a secret stands in `path` of `file.write`, which takes none");
+    let files = std::fs::read_dir(lab.temp.path()).expect("a folder").flatten().map(|entry| entry.file_name());
+    assert!(files.into_iter().all(|name| !ferry::secret::is_marked(&name.to_string_lossy())));
+}
+
+#[tokio::test]
+async fn a_secret_without_end_is_refused_by_its_name() {
+    let lab = Lab::new();
+    let text = "
+secrets: { device: { file: /dev/zero }, endless: { command: 'yes correct-horse' }, fits: { command: 'head -c 1048576 /dev/zero | tr \\\\0 x' } }
+steps:
+  - { id: a, uses: test.act, with: { secret: '{{ secrets.device }}' }, continue_on_error: true }
+  - { id: b, uses: test.act, with: { secret: '{{ secrets.endless }}' }, continue_on_error: true }
+  - { id: c, uses: file.write, with: { path: out, content: '{{ secrets.fits }}' }, needs: [a, b] }
+";
+    let (run, _) = lab.run(text).await;
+    let engine = lab.engine(&run);
+    assert!(failure(&engine, "a").contains("the secret `device` is longer than 1.0 MiB"), "{}", failure(&engine, "a"));
+    assert!(failure(&engine, "b").contains("the secret `endless` is longer than 1.0 MiB"), "{}", failure(&engine, "b"));
+    assert_eq!(std::fs::metadata(lab.path("out")).expect("written").len(), 1 << 20, "{}", failure(&engine, "c"));
+}
+
+/// The pipelines of a run share one list of variables, which no check of one of them sees.
+#[tokio::test]
+async fn a_variable_that_is_a_secret_in_one_pipeline_and_listed_in_another_is_refused() {
+    let lab = Lab::new();
+    lab.write(
+        "inner.yaml",
+        "
+name: inner
+secrets: { home: { env: HOME } }
+steps: [{ id: b, uses: test.act, with: { secret: '{{ secrets.home }}' } }]
+",
+    );
+    let (run, status) = lab.run("env: [HOME]\nsteps: [{ id: a, uses: ./inner.yaml }]\n").await;
+    assert_eq!(status, RunStatus::Failed);
+    assert!(failure(&lab.engine(&run), "a/b").contains("is listed under `env`"), "{}", failure(&lab.engine(&run), "a/b"));
+}
+
+#[tokio::test]
+async fn a_large_file_is_kept_without_the_secrets_of_the_run_and_comes_back_with_them() {
+    let lab = Lab::new();
+    lab.write("key.txt", "correct-horse-battery");
+    let former = format!("{}\npassword = correct-horse-battery\n", "setting = 1\n".repeat(20_000));
+    lab.write("conf", &former);
+    let text = "
+secrets: { key: { file: key.txt } }
+steps: [{ id: a, uses: file.write, with: { path: conf, content: 'key {{ secrets.key }}' } }]
+";
+    let (run, status) = lab.run(text).await;
+    assert_eq!(status, RunStatus::Succeeded, "{}", failure(&lab.engine(&run), "a"));
+    let kept = lab.executor.journal.run_dir(&run).join("scratch").join("a");
+    let names: Vec<_> = std::fs::read_dir(&kept).expect("a copy").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["former.marked"]);
+    let copy = kept.join("former.marked");
+    assert!(!std::fs::read_to_string(&copy).expect("a text").contains("correct-horse"));
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&copy).expect("there"));
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(lab.executor.rollback(&run, false).await.expect("a session"), RunStatus::RolledBack);
+    assert_eq!(std::fs::read_to_string(lab.path("conf")).expect("put back"), former);
+}

@@ -1,6 +1,6 @@
 //! What was there before a file was written: how the journal keeps it, and whether it is there still.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,13 +8,19 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Found, Wanted};
+use super::{Found, Wanted, look};
 use crate::error::StepError;
+use crate::secret::{Text, is_marked};
 use crate::steps::StepContext;
 use crate::units::ByteSize;
 
 /// What is kept of a file in the journal; a larger one is kept beside it, in the run's own folder.
 const LARGEST_IN_JOURNAL: usize = 128 << 10;
+
+/// Its copy in the step's folder of the run.
+const COPY: &str = "former";
+/// Its copy with marks in place of secrets.
+const MARKED_COPY: &str = "former.marked";
 
 /// What was there before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,9 +89,7 @@ pub(super) fn kept(ctx: &StepContext, wanted: &Wanted, found: Option<&Found>) ->
         Err(_) => Content::Base64(STANDARD.encode(content)),
     };
     let (Content::Text(text) | Content::Base64(text)) = &content;
-    let concealed = ctx.vault.conceal(&Value::String(text.clone()));
-    let returns = concealed.as_str().and_then(|text| ctx.vault.reveal(text).ok());
-    if returns.is_some_and(|back| back.expose_secret() == text) {
+    if marked(ctx, text).is_some() {
         Former::File { content, attributes }
     } else if is_same {
         Former::Same { attributes }
@@ -94,8 +98,31 @@ pub(super) fn kept(ctx: &StepContext, wanted: &Wanted, found: Option<&Found>) ->
     }
 }
 
-pub(super) fn copy_of(ctx: &StepContext) -> PathBuf {
-    ctx.scratch.join("former")
+/// A text with marks in place of secrets; `None` when it could not be had back from that.
+fn marked(ctx: &StepContext, text: &str) -> Option<String> {
+    let Value::String(kept) = ctx.vault.conceal(&Value::from(text)) else { return None };
+    let back = ctx.vault.reveal(&kept).ok()?;
+    (back.expose_secret() == text).then_some(kept)
+}
+
+/// Keeps a large file with the run, durably; a text without the secrets of the run.
+pub(super) async fn keep_copy(ctx: &StepContext, content: &[u8]) -> Result<(), StepError> {
+    std::fs::create_dir_all(&ctx.scratch)
+        .map_err(|error| StepError::permanent("cannot keep the former file with the run").cause(error))?;
+    let kept = std::str::from_utf8(content).ok().and_then(|text| marked(ctx, text)).filter(|kept| is_marked(kept));
+    let (name, content) = kept.as_ref().map_or((COPY, content), |kept| (MARKED_COPY, kept.as_bytes()));
+    crate::hosts::local("local").write_file(&ctx.scratch.join(name), content, Some(0o600), None).await
+}
+
+/// The copy of a large file, if there is one yet.
+pub(super) async fn copy(ctx: &StepContext) -> Result<Option<Vec<u8>>, StepError> {
+    let host = crate::hosts::local("local");
+    if let Some(found) = look(&host, &ctx.scratch.join(MARKED_COPY)).await? {
+        let text = String::from_utf8(found.content)
+            .map_err(|error| StepError::permanent("the run's copy of the former file is damaged").cause(error))?;
+        return Ok(Some(ctx.reveal(&Text::new(text))?.expose_secret().as_bytes().to_vec()));
+    }
+    Ok(look(&host, &ctx.scratch.join(COPY)).await?.map(|found| found.content))
 }
 
 pub(super) fn attributes(before: &Former) -> Option<Attributes> {

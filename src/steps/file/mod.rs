@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::former::{Attributes, Content, Former, attributes, copy_of, drifted, is_as_before, kept};
+use self::former::{Attributes, Content, Former, attributes, copy, drifted, is_as_before, keep_copy, kept};
 use super::scalar::Scalar;
 use super::{Preview, Step, StepContext};
 use crate::catalogue::{Interrupted, Traits, Undo};
@@ -71,7 +71,7 @@ impl JsonSchema for Template {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "template-file" })
+        json_schema!({ "type": "string", "format": "template-file", "x-secret": true })
     }
 }
 
@@ -180,7 +180,7 @@ impl FileWrite {
         match before {
             Former::Absent | Former::Secret { .. } => Ok(None),
             Former::Same { .. } => Ok(Some(bytes(&ctx.reveal(self.text()?)?))),
-            Former::Large { .. } => Ok(look(&crate::hosts::local("local"), &copy_of(ctx)).await?.map(|found| found.content)),
+            Former::Large { .. } => copy(ctx).await,
             Former::File { content: Content::Text(text), .. } => Ok(Some(bytes(&ctx.reveal(&Text::new(text.as_str()))?))),
             Former::File { content: Content::Base64(text), .. } => {
                 let text = ctx.reveal(&Text::new(text.as_str()))?;
@@ -309,9 +309,7 @@ with:
         }
         if let (Former::Large { .. }, None, Some(found)) = (before, &former, &found) {
             // Durable before the file is touched: from here on undo has what it needs.
-            let kept = std::fs::create_dir_all(&ctx.scratch);
-            kept.map_err(|error| StepError::permanent("cannot keep the former file with the run").cause(error))?;
-            crate::hosts::local("local").write_file(&copy_of(ctx), &found.content, Some(0o600), None).await?;
+            keep_copy(ctx, &found.content).await?;
         }
         if ctx.cancel.is_cancelled() {
             return Err(ctx.stopped());
