@@ -46,10 +46,11 @@ impl Reader<'_> {
         let root = Arc::new(root);
         let get = |key: &str| root.get(key).filter(|node| !is_null(node));
         let stem = Path::new(&self.file.name).file_stem().map_or_else(|| "pipeline".into(), |stem| stem.to_string_lossy());
+        let env = get("env").map(|node| self.texts(node, "env")).unwrap_or_default();
         let pipeline = Pipeline {
             name: get("name").and_then(|node| self.plain_text(node, "name")).unwrap_or_else(|| stem.into_owned()),
             description: get("description").and_then(|node| self.plain_text(node, "description")),
-            env: get("env").map(|node| self.texts(node, "env")).unwrap_or_default().into_iter().map(|(name, _)| name).collect(),
+            env: env.iter().map(|(name, _)| name.clone()).collect(),
             inputs: self.named(get("inputs"), "inputs", Self::input),
             secrets: self.named(get("secrets"), "secrets", Self::secret),
             hosts: self.named(get("hosts"), "hosts", Self::host),
@@ -77,7 +78,21 @@ impl Reader<'_> {
             );
         }
         self.unique_ids(&pipeline);
+        self.no_open_secrets(&pipeline, &env);
         Some(pipeline)
+    }
+
+    /// What is listed under `env` is kept in the journal as it is.
+    fn no_open_secrets(&mut self, pipeline: &Pipeline, env: &[(String, Span)]) {
+        for (name, span) in env {
+            let is_this = |source: &SecretSpec| matches!(source, SecretSpec::Env(variable) if variable == name);
+            let Some((secret, _)) = pipeline.secrets.iter().find(|(_, source)| is_this(source)) else { continue };
+            self.problems.push(
+                self.problem(Code::PublicSecret, *span, format!("`{name}` is under `env`, and is the secret `{secret}`"))
+                    .label("its value would be kept in the journal")
+                    .help(format!("take it out here, and write `secrets.{secret}` in place of `env.{name}`")),
+            );
+        }
     }
 
     /// A mapping from names to things of one kind. Names follow the rule of ids, so that templates can mention them.

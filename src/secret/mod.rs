@@ -7,6 +7,7 @@
 mod forms;
 mod helper;
 mod mark;
+mod place;
 mod vault;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use mark::{MARK_END, MARK_START, MASK, call, each_name, is_marked, mark, sanitize, unmarked};
+pub use place::{MISPLACED_SECRET, Part, misplaced, shown_way};
 pub use vault::{UnknownSecret, Vault};
 
 /// Applies `change` to every string of a JSON value, keys included.
@@ -72,6 +74,6 @@ impl JsonSchema for Text {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "A text that may hold secrets." })
+        json_schema!({ "type": "string", "description": "A text that may hold secrets.", "x-secret": true })
     }
 }

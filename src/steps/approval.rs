@@ -20,6 +20,7 @@ use crate::units::Span;
 #[serde(deny_unknown_fields)]
 pub struct Approval {
     /// What the person is asked; name the figures the answer depends on.
+    #[schemars(extend("x-secret" = true))]
     message: String,
     /// Who may answer, by user name. Anybody, unless given.
     #[serde(default)]

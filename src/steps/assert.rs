@@ -22,6 +22,7 @@ pub struct Assert {
     that: Value,
     /// What the failure says when it is not.
     #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
     message: Option<String>,
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{Preview, Step, StepContext};
 use crate::catalogue::{Catalogue, TraitsOf, TypeInfo};
 use crate::error::StepError;
+use crate::secret::{MISPLACED_SECRET, is_marked, misplaced, shown_way};
 
 /// A configured step whose type is known only by name. `before` and outputs travel as JSON.
 pub trait DynStep: Send + Sync {
@@ -117,6 +118,19 @@ impl Registry {
         let make = self.makers.get(uses).ok_or_else(|| {
             StepError::permanent(format!("there is no step type `{uses}` in this ferry")).help("`ferry steps` lists the types")
         })?;
+        if let Some(info) = self.catalogue.get(uses) {
+            no_misplaced_secret(info, with)?;
+        }
         make(with)
     }
+}
+
+/// A key that takes no secrets would use the mark of one as it is written, for a name of a file or an address.
+fn no_misplaced_secret(info: &TypeInfo, with: &Value) -> Result<(), StepError> {
+    let mut first = None;
+    misplaced(&info.config, with, &is_marked, &mut |way, _| {
+        first.get_or_insert_with(|| shown_way(way));
+    });
+    let Some(key) = first else { return Ok(()) };
+    Err(StepError::permanent(format!("a secret stands in `{key}` of `{}`, which takes none", info.name)).help(MISPLACED_SECRET))
 }

@@ -29,6 +29,7 @@ pub struct Act {
     name: Option<String>,
     /// What it leaves.
     #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
     output: Value,
     /// How many attempts fail in a way that may pass.
     #[serde(default)]

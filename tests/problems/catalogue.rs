@@ -70,7 +70,7 @@ pub fn catalogue() -> Catalogue {
     });
     catalogue.add(info(
         "postgres.replica",
-        object(json!({ "from": host, "to": host, "password": { "type": "string" } }), &["from", "to"]),
+        object(json!({ "from": host, "to": host, "password": { "type": "string", "x-secret": true } }), &["from", "to"]),
         json!({
             "type": "object",
             "properties": {
@@ -128,7 +128,7 @@ pub fn catalogue() -> Catalogue {
         object(
             json!({
                 "run": { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }], "description": "What is run." },
-                "env": { "type": "object", "additionalProperties": { "type": "string" } },
+                "env": { "type": "object", "additionalProperties": { "type": "string", "x-secret": true } },
                 "expect": { "anyOf": [
                     object(json!({ "code": { "type": "integer" } }), &["code"]),
                     { "type": "null" }

@@ -206,6 +206,49 @@ fn a_secret_in_the_arguments_of_a_command_is_found_by_check() {
 }
 
 #[test]
+fn a_secret_in_a_key_that_takes_none_is_found_by_check() {
+    let of = |uses: &str, with: &str| {
+        format!(
+            "secrets: {{ s: {{ env: S }} }}\nstores: {{ a: {{ scheme: memory }} }}\nsteps:\n  - {{ id: x, uses: {uses}, with: {{ {with} }} }}\n"
+        )
+    };
+    let builtin = ferry::steps::builtin();
+    let told = |text: &str| check_as(builtin.catalogue(), text).map(drop).map_err(|problems| problems.render(false));
+    for (uses, with, key) in [
+        ("file.write", "path: './{{ secrets.s }}', content: x", "path"),
+        ("file.write", "path: x, content: x, owner: '{{ lower secrets.s }}'", "owner"),
+        ("wait", "tcp: '{{ secrets.s }}:5432'", "tcp"),
+        ("object.list", "from: 'a:{{ secrets.s }}/'", "from"),
+        ("object.sync", "from: 'a:x/', to: 'a:y/', exclude: ['{{ secrets.s }}']", "exclude.0"),
+        ("http.request", "url: 'http://x/', undo: { url: 'http://x/', method: '{{ secrets.s }}' }", "undo.method"),
+    ] {
+        let text = told(&of(uses, with)).expect_err(with);
+        assert!(text.contains("public-secret") && text.contains(&format!("`secrets.s` stands in `{key}` of `{uses}`")), "{text}");
+    }
+    for (uses, with) in [
+        ("file.write", "path: x, content: 'a {{ secrets.s }}'"),
+        ("wait", "url: 'http://x/{{ secrets.s }}'"),
+        ("http.request", "url: 'http://x/', json: { a: [{ b: '{{ secrets.s }}' }] }, expect: { json: { c: '{{ secrets.s }}' } }"),
+        ("http.request", "url: 'http://x/', headers: { A: '{{ secrets.s }}' }, undo: { url: '{{ secrets.s }}' }"),
+        ("assert", "that: true, message: '{{ secrets.s }}'"),
+    ] {
+        assert_eq!(told(&of(uses, with)), Ok(()), "{with}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_a_secret_is_not_listed_under_env() {
+    let text = "env: [HOME, TOKEN]\nsecrets: { t: { env: TOKEN } }\nsteps: [{ id: a, uses: assert, with: { that: true, message: '{{ secrets.t }}' } }]\n";
+    let builtin = ferry::steps::builtin();
+    let told = check_as(builtin.catalogue(), text).expect_err("an open secret").render(false);
+    assert!(
+        told.contains("public-secret") && told.contains("pipeline.yaml:1:13") && told.contains("write `secrets.t`"),
+        "{told}"
+    );
+    assert!(check_as(builtin.catalogue(), &text.replace(", TOKEN]", "]")).is_ok());
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_told_without_a_place() {
     let told = load(Path::new("gone.yaml"), &Memory::default(), &catalogue()).expect_err("there is none").render(false);
     assert!(told.contains("cannot read `gone.yaml`") && told.contains("the command line") && !told.contains("1:1"), "{told}");

@@ -171,8 +171,9 @@ steps:
 ",
         },
         Code::PublicSecret => About {
-            why: "Every user of a machine can read the arguments of every program that runs on it. The help line says where \
-                  the secret goes instead.",
+            why: "Every user of a machine can read the arguments of every program that runs on it. Names of files, places, \
+                  addresses and choices are kept in the journal and shown; so are the variables that are listed under `env`. \
+                  The help line says where the secret goes instead.",
             wrong: "
 secrets:
   token: { env: TOKEN }

@@ -28,6 +28,7 @@ pub(super) struct Expect {
     status: Option<Statuses>,
     /// What the JSON body has to hold. Keys that are not named here may be anything; lists have to be the same.
     #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
     json: Option<Value>,
 }
 

@@ -57,6 +57,7 @@ pub struct HttpRequest {
     query: BTreeMap<String, Scalar>,
     /// The body, sent as JSON. Give at most one of `json`, `body` and `form`.
     #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
     json: Option<Value>,
     /// The body, sent as it is.
     #[serde(default)]
@@ -99,6 +100,7 @@ struct UndoRequest {
     query: BTreeMap<String, Scalar>,
     /// The body, sent as JSON. Give at most one of `json`, `body` and `form`.
     #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
     json: Option<Value>,
     /// The body, sent as it is.
     #[serde(default)]
