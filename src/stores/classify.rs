@@ -115,7 +115,7 @@ pub(super) fn classify_answer(doing: &str, said: &Said<'_>) -> StepError {
             (ErrorClass::Transient, "the bytes did not arrive as they were sent", "try again; if this goes on, see the network")
         }
         Some(501) => CANNOT,
-        Some(408 | 500 | 502 | 503 | 504) => OVERLOADED,
+        Some(408 | 500..) => OVERLOADED,
         Some(_) if matches!(said.code, "RequestTimeout" | "InternalError") => OVERLOADED,
         Some(_) => REFUSED,
     };

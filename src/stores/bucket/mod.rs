@@ -80,7 +80,7 @@ pub trait Bucket: Send + Sync {
     fn delete<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<(String, StepError)>>;
 
     /// Copies inside the service, in one request: at most 5 GiB; in Azure without `properties` at most 256 MiB. Without
-    /// `properties` those of the source are kept.
+    /// `properties` those of the source are kept, but for S3's storage class. The result is looked at: two requests.
     /// `Missing`: there is no such source; `Changed`: it is not the one of `from.if_match`, or `condition` fails.
     fn copy<'a>(
         &'a self,

@@ -161,7 +161,8 @@ impl Refusal {
         }
         match self.status {
             0 => !self.is_untrusted,
-            408 | 429 | 500 | 502 | 503 | 504 => true,
+            501 => false,
+            408 | 429 | 500.. => true,
             _ => {
                 matches!(self.code.as_str(), "RequestTimeout" | "SlowDown" | "InternalError" | "ServerBusy" | "BadDigest")
                     || self.is_mismatch()
