@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
@@ -47,15 +48,13 @@ enum What<'a> {
     Digits,
 }
 
-/// The forms of the secrets of a vault.
-#[derive(Default)]
-pub(super) struct Forms {
-    all: Vec<Form>,
-    beginnings: Option<AhoCorasick>,
-    longest: usize,
+/// The forms of some secrets. A vault that is added to gets another layer, and not all of it anew.
+pub(super) struct Layer {
+    forms: Vec<Form>,
+    beginnings: AhoCorasick,
 }
 
-impl Forms {
+impl Layer {
     /// Of these secrets, each with its mark. When two share a form, the first has it.
     pub(super) fn of<'a>(secrets: impl Iterator<Item = (String, &'a str)>) -> Self {
         let mut known = HashSet::new();
@@ -70,9 +69,34 @@ impl Forms {
         let beginnings = forms.iter().map(|form| &form.text.as_bytes()[..form.text.len().min(LOOKED_FOR)]);
         // It fails only beyond what the address space holds; then nothing may pass for searched.
         let automaton = AhoCorasick::builder().match_kind(MatchKind::Standard).build(beginnings);
-        let longest = forms.iter().map(|form| form.text.len() + 6).max().unwrap_or(0);
-        let beginnings = (!forms.is_empty()).then(|| automaton.expect("the forms of the secrets fit into memory"));
-        Self { all: forms, beginnings, longest }
+        Self { forms, beginnings: automaton.expect("the forms of the secrets fit into memory") }
+    }
+
+    fn find<'a>(&'a self, text: &[u8], found: &mut Vec<Found<'a>>) {
+        for begun in self.beginnings.find_overlapping_iter(text) {
+            let form = &self.forms[begun.pattern().as_usize()];
+            if !text[begun.start()..].starts_with(form.text.as_bytes()) {
+                continue;
+            }
+            let span = begun.start()..begun.start() + form.text.len();
+            if form.around != (0, 0) {
+                found.push(form.groups(text, &span));
+            }
+            found.push(Found { span, is: What::Whole(&form.mark) });
+        }
+    }
+}
+
+/// The forms of the secrets of a vault.
+pub(super) struct Forms {
+    layers: Vec<Arc<Layer>>,
+    longest: usize,
+}
+
+impl Forms {
+    pub(super) fn of(layers: Vec<Arc<Layer>>) -> Self {
+        let longest = layers.iter().flat_map(|layer| &layer.forms).map(|form| form.text.len() + 6).max().unwrap_or(0);
+        Self { layers, longest }
     }
 
     /// The length of the longest form, with the digits around a part of base64.
@@ -82,18 +106,9 @@ impl Forms {
 
     /// Every place of every form, also those that lie in one another.
     fn find(&self, text: &[u8]) -> Vec<Found<'_>> {
-        let Some(beginnings) = &self.beginnings else { return Vec::new() };
         let mut found = Vec::new();
-        for begun in beginnings.find_overlapping_iter(text) {
-            let form = &self.all[begun.pattern().as_usize()];
-            if !text[begun.start()..].starts_with(form.text.as_bytes()) {
-                continue;
-            }
-            let span = begun.start()..begun.start() + form.text.len();
-            if form.around != (0, 0) {
-                found.push(form.groups(text, &span));
-            }
-            found.push(Found { span, is: What::Whole(&form.mark) });
+        for layer in &self.layers {
+            layer.find(text, &mut found);
         }
         found
     }

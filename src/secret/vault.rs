@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use super::forms::Forms;
+use super::forms::{Forms, Layer};
 use super::helper::apply;
 use super::mark::{MASK, Mark, Piece, call, is_marked, mark, parse, pieces, unmarked};
 use crate::error::{Failure, StepError};
@@ -28,8 +28,17 @@ pub struct Vault {
 struct Inner {
     /// By what is inside their marks: a name, or a call for what a helper has made of a secret.
     entries: RwLock<BTreeMap<String, SecretString>>,
-    /// The forms of the entries, from the first search after the last change on.
-    forms: Mutex<Option<Arc<Forms>>>,
+    index: Mutex<Index>,
+}
+
+/// What is searched for, brought up to date by the first search after a change.
+#[derive(Default)]
+struct Index {
+    /// Entries that are in no layer yet.
+    new: Vec<String>,
+    /// Each is larger than all behind it: a run that makes a thousand values of a secret, one by one, builds few anew.
+    layers: Vec<(Vec<String>, Arc<Layer>)>,
+    forms: Option<Arc<Forms>>,
 }
 
 impl fmt::Debug for Vault {
@@ -43,28 +52,49 @@ impl Vault {
         self.inner.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn index(&self) -> std::sync::MutexGuard<'_, Index> {
+        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a secret in and gives its mark.
     pub fn insert(&self, name: &str, value: SecretString) -> String {
         let is_known = self.read().get(name).is_some_and(|known| known.expose_secret() == value.expose_secret());
         if !is_known {
-            self.inner.entries.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value);
-            // After the entry: whoever has just built the forms without it is waited for.
-            *self.inner.forms.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let old = self.inner.entries.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value);
+            // After the entry: a search that has just missed it is over before the insertion is.
+            let mut index = self.index();
+            index.forms = None;
+            if old.is_none() {
+                index.new.push(name.to_owned());
+            } else {
+                index.layers.clear();
+                index.new = self.read().keys().cloned().collect();
+            }
         }
         mark(name)
     }
 
     fn forms(&self) -> Arc<Forms> {
-        let mut cached = self.inner.forms.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(forms) = cached.as_ref() {
+        let mut index = self.index();
+        if let Some(forms) = index.forms.as_ref() {
             return forms.clone();
         }
-        let entries = self.read();
-        // Named secrets first: what a helper left as it was keeps the simpler mark.
-        let named = entries.iter().filter(|(inside, _)| !is_marked(inside));
-        let called = entries.iter().filter(|(inside, _)| is_marked(inside));
-        let forms = Arc::new(Forms::of(named.chain(called).map(|(inside, value)| (mark(inside), value.expose_secret()))));
-        *cached = Some(forms.clone());
+        let mut names = std::mem::take(&mut index.new);
+        if !names.is_empty() {
+            while let Some((mut older, _)) = index.layers.pop_if(|(older, _)| older.len() <= names.len()) {
+                older.append(&mut names);
+                names = older;
+            }
+            // Named secrets first: what a helper left as it was keeps the simpler mark.
+            names.sort_by_key(|name| is_marked(name));
+            let entries = self.read();
+            let values = names.iter().filter_map(|name| Some((mark(name), entries.get(name)?.expose_secret())));
+            let layer = Arc::new(Layer::of(values));
+            drop(entries);
+            index.layers.push((names, layer));
+        }
+        let forms = Arc::new(Forms::of(index.layers.iter().map(|(_, layer)| layer.clone()).collect()));
+        index.forms = Some(forms.clone());
         forms
     }
 
@@ -259,6 +289,18 @@ mod tests {
         let mut names = Vec::new();
         super::super::each_name(&json!({ "a": [derived, mark("x:pw")] }), &mut |name| names.push(name.to_owned()));
         assert_eq!(names, ["gone", "x:pw"]);
+    }
+
+    #[test]
+    fn what_is_taken_in_between_searches_is_searched_for() {
+        let vault = vault();
+        for number in 0..70 {
+            vault.insert(&format!("s{number}"), SecretString::from(format!("value-{number}-end")));
+            let told: String = (0..=number).map(|number| format!("value-{number}-end ")).collect::<Vec<_>>().concat();
+            assert_eq!(vault.mask(&told), "*** ".repeat(number + 1));
+        }
+        vault.insert("s3", SecretString::from("another value"));
+        assert_eq!(vault.mask("value-3-end another value value-4-end"), "value-3-end *** ***");
     }
 
     #[test]
