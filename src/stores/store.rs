@@ -176,6 +176,11 @@ impl Store {
         self.identity == other.identity
     }
 
+    /// Where it lies, without secrets: scheme, host, bucket and prefix, the same however it is spelled.
+    pub fn whereabouts(&self) -> String {
+        self.spot.to_string()
+    }
+
     /// Where it lies, however it is spelled.
     pub(super) fn spot(&self) -> &Spot {
         &self.spot

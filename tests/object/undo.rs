@@ -1,5 +1,6 @@
 //! Undo: deletes what the step created, and nothing else.
 
+use ferry::error::ErrorClass;
 use serde_json::json;
 
 use crate::parts::scene::{Scene, directory, options, s3_store};
@@ -23,11 +24,20 @@ async fn undo_deletes_what_was_created_and_nothing_else() {
     assert_eq!(scene.names("new:").await, ["a", "b/c", "d", "mine", "shared"]);
     // Someone else has taken one over since.
     scene.put("new:", "d", "somebody else's").await;
-    scene.undo(with.clone()).await.expect("undone");
+    let error = scene.undo(with.clone()).await.expect_err("one is left");
+    assert_eq!(error.class, ErrorClass::NeedsPerson);
+    assert!(error.message.contains("1 object changed by someone else since: `d`"), "{error}");
     assert_eq!(scene.names("new:").await, ["d", "mine"]);
     assert!(scene.warnings().iter().any(|text| text.contains("`d`") && text.contains("someone else")), "{:?}", scene.warnings());
-    scene.undo(with).await.expect("twice does no harm");
-    assert_eq!(scene.names("new:").await, ["d", "mine"]);
+    // What was put back is not this step's any more, whoever makes it again.
+    scene.put("new:", "a", "new a").await;
+    let again = scene.undo(with.clone()).await.expect_err("it is still left");
+    assert_eq!(again.message, error.message);
+    assert_eq!(scene.names("new:").await, ["a", "d", "mine"], "twice does no harm");
+    // Once nothing is left it is undone.
+    scene.place("new:").remove("d").await.expect("removed");
+    scene.undo(with.clone()).await.expect("undone");
+    scene.undo(with).await.expect("and that stays");
 }
 
 #[tokio::test]
@@ -36,7 +46,9 @@ async fn what_was_overwritten_is_named() {
     scene.put("new:", "shared", "the target's own").await;
     let with = json!({"from": "old:", "to": "new:"});
     assert_eq!(scene.run("object.sync", with.clone()).await.expect("copied")["overwritten"], 1);
-    scene.undo(with).await.expect("undone");
+    let error = scene.undo(with).await.expect_err("the target's own is lost");
+    assert_eq!(error.class, ErrorClass::NeedsPerson);
+    assert!(error.message.contains("1 object overwritten or deleted") && error.message.contains("`shared`"), "{error}");
     assert_eq!(scene.names("new:").await, ["mine", "shared"]);
     assert!(
         scene.warnings().iter().any(|text| text.contains("`shared`") && text.contains("no version")),
@@ -57,9 +69,71 @@ async fn a_lost_ledger_is_told() {
     let Some((scene, _old, _new)) = scene().await else { return };
     let with = json!({"from": "old:", "to": "new:"});
     scene.run("object.sync", with.clone()).await.expect("copied");
+    let ledger = scene.scratch().join("ledger.jsonl");
+    let whole = std::fs::read(&ledger).expect("there");
+    let half = whole.len() / 2;
+    let noise: Vec<u8> = (0..=255).cycle().take(whole.len() * 2).collect();
+    let garbled = [&whole[..half], b"\xff\x00", &whole[half + 2..]].concat();
+    for (spoiled, says) in [
+        (Some(&whole[..half]), "was cut"),
+        (Some(b"".as_slice()), "was cut"),
+        (Some(noise.as_slice()), "was changed"),
+        (Some(garbled.as_slice()), "was changed"),
+        (None, "is gone"),
+    ] {
+        match spoiled {
+            Some(bytes) => std::fs::write(&ledger, bytes).expect("written"),
+            None => std::fs::remove_dir_all(scene.scratch()).expect("removed"),
+        }
+        for attempt in [scene.undo(with.clone()).await, scene.again("object.sync", with.clone()).await.map(drop)] {
+            let error = attempt.expect_err("nobody knows what was created");
+            assert_eq!(error.class, ErrorClass::NeedsPerson, "{error:?}");
+            assert!(error.message.contains(says), "{error}");
+            assert!(!error.help.expect("it helps").contains("room"));
+        }
+    }
+    assert_eq!(scene.names("new:").await, ["a", "b/c", "d", "mine", "shared"]);
+    std::fs::create_dir_all(scene.scratch()).expect("made");
+    std::fs::write(&ledger, whole).expect("written");
+    scene.undo(with).await.expect("undone");
+    assert_eq!(scene.names("new:").await, ["mine"]);
+}
+
+#[tokio::test]
+async fn a_ledger_is_vouched_for_before_the_first_object_is_written() {
+    let Some((scene, _old, new)) = scene().await else { return };
+    let with = json!({"from": "old:", "to": "new:", "bandwidth": "1B/s"});
+    let arrived = || std::fs::read_dir(new.data.path().join("box")).expect("there").count();
+    // As a death is to the step: at the first checkpoint nothing is done any more.
+    let heard = scene.heard.clone();
+    let death = async {
+        while heard.checkpoints.lock().expect("not poisoned").is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(arrived(), 1, "only what was there");
+    };
+    tokio::select! {
+        outcome = scene.run("object.sync", with.clone()) => { outcome.expect("it was faster"); }
+        () = death => {}
+    }
     std::fs::remove_dir_all(scene.scratch()).expect("removed");
     let error = scene.undo(with).await.expect_err("nobody knows what was created");
     assert!(error.message.contains("is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_done_at_one_place_is_not_undone_at_another() {
+    let Some((scene, _old, _new)) = scene().await else { return };
+    let with = |to: &str| json!({"from": "old:", "to": to});
+    scene.run("object.sync", with("new:in/")).await.expect("copied");
+    scene.put("new:", "out/a", "new a").await;
+    for attempt in [scene.undo(with("new:out/")).await, scene.again("object.sync", with("new:out/")).await.map(drop)] {
+        let error = attempt.expect_err("another place");
+        assert_eq!(error.class, ErrorClass::NeedsPerson, "{error:?}");
+        assert!(error.message.contains("box/in/") && error.message.contains("box/out/"), "{error}");
+    }
+    scene.undo(with("new:in/")).await.expect("undone");
+    assert_eq!(scene.names("new:").await, ["mine", "out/a"]);
 }
 
 #[tokio::test]

@@ -6,16 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::hash::PartHash;
 use crate::error::StepError;
-use crate::stores::Facts;
 use crate::stores::bucket::Part;
+use crate::stores::{Facts, Store};
 
 const NAME: &str = "ledger.jsonl";
 const UNDONE: &str = "ledger-undone.jsonl";
@@ -26,8 +25,11 @@ const UNDONE: &str = "ledger-undone.jsonl";
 pub enum Line {
     /// Where the ledger's objects lie: undo must not touch another place.
     Place {
-        /// The target.
+        /// The target, for people.
         target: String,
+        /// [`Store::whereabouts`](crate::stores::Store::whereabouts).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<String>,
     },
     /// An object is about to be created where there was none.
     Create {
@@ -96,6 +98,11 @@ pub enum Line {
         /// The upload.
         id: String,
     },
+    /// Undo has put it back: the next undo has nothing to do with it.
+    Back {
+        /// The object's name.
+        key: String,
+    },
 }
 
 /// An upload that was begun and not ended.
@@ -148,13 +155,28 @@ impl Touched {
     }
 }
 
+/// How much of a ledger there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Length {
+    /// Ends of lines.
+    pub lines: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Length {
+    fn add(&mut self, text: &[u8]) {
+        self.lines += text.split(|byte| *byte == b'\n').count() as u64 - 1;
+        self.bytes += text.len() as u64;
+    }
+}
+
 /// A ledger that is being written.
 pub struct Ledger {
     path: PathBuf,
     file: Arc<File>,
-    /// How many lines were written, and how many of them are on disk.
-    written: AtomicU64,
-    on_disk: tokio::sync::Mutex<u64>,
+    written: Mutex<Length>,
+    on_disk: tokio::sync::Mutex<Length>,
 }
 
 fn failed(path: &Path, doing: &str, error: std::io::Error) -> StepError {
@@ -163,69 +185,87 @@ fn failed(path: &Path, doing: &str, error: std::io::Error) -> StepError {
     } else {
         crate::error::ErrorClass::Permanent
     };
+    let see = if doing == "read" { "that it can be read" } else { "that there is room, and that it can be written" };
     StepError::new(class, format!("cannot {doing} `{}`", path.display()))
-        .help(
-            "it lists what the step creates, so that it can be undone: make sure that there is room, and that it can be written",
-        )
+        .help(format!("it lists what the step creates, so that it can be undone: make sure {see}"))
         .cause(error)
+}
+
+/// The ledger is not what the journal says it was.
+pub fn not_whole(scratch: &Path, target: &str, how: &str) -> StepError {
+    StepError::needs_person(format!("the list of what was created in `{target}` {how}")).help(format!(
+        "it is `{}`: bring it back as it was; without it nobody knows what to undo, and what the step created is to be deleted by hand",
+        scratch.join(NAME).display()
+    ))
 }
 
 impl Ledger {
     /// Opens the ledger of a step, or begins it.
-    pub async fn open(scratch: &Path, target: &str) -> Result<Self, StepError> {
+    pub async fn open(scratch: &Path, target: &str, at: String) -> Result<Self, StepError> {
         let path = scratch.join(NAME);
         let io = |error| failed(&path, "write", error);
         std::fs::create_dir_all(scratch).map_err(io)?;
         let file = File::options().create(true).append(true).read(true).open(&path).map_err(io)?;
         // A new file is in its folder for good only once the folder is on disk too.
         File::open(scratch).and_then(|folder| folder.sync_all()).map_err(io)?;
-        let ends_in_a_line = ends_in_a_line(&file).map_err(io)?;
-        let ledger = Self { path, file: Arc::new(file), written: AtomicU64::new(0), on_disk: tokio::sync::Mutex::new(0) };
+        // What was undone is about the ledger before: that this one is lost must not look the same.
+        match std::fs::remove_file(scratch.join(UNDONE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        let (length, ends_in_a_line) = length(&file).map_err(io)?;
+        let (written, on_disk) = (Mutex::new(length), tokio::sync::Mutex::new(Length::default()));
+        let ledger = Self { path, file: Arc::new(file), written, on_disk };
         if !ends_in_a_line {
             // The last runner died in mid-line: that line was never acted upon.
-            ledger.write("\n", 0)?;
+            ledger.write("\n")?;
         }
-        ledger.intend(&[Line::Place { target: target.to_owned() }]).await?;
+        ledger.intend(&[Line::Place { target: target.to_owned(), at: Some(at) }]).await?;
         Ok(ledger)
     }
 
+    /// How much of it is on disk for good: what a checkpoint vouches for.
+    pub async fn on_disk(&self) -> Length {
+        *self.on_disk.lock().await
+    }
+
     /// Some hundred bytes into the page cache: faster than any way around it, and they outlive the process.
-    fn write(&self, text: &str, lines: u64) -> Result<u64, StepError> {
+    fn write(&self, text: &str) -> Result<Length, StepError> {
         use std::io::Write as _;
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         (&*self.file).write_all(text.as_bytes()).map_err(|error| failed(&self.path, "write", error))?;
-        Ok(self.written.fetch_add(lines, Ordering::AcqRel) + lines)
+        written.add(text.as_bytes());
+        Ok(*written)
     }
 
     /// Says what is going to be done; returns when that is on disk. One flush serves all who wait for it.
     pub async fn intend(&self, lines: &[Line]) -> Result<(), StepError> {
-        let mut text = String::with_capacity(lines.len() * 80);
-        for line in lines {
-            text.push_str(&serde_json::to_string(line).expect("a line has only strings for keys"));
-            text.push('\n');
-        }
-        let number = self.write(&text, lines.len() as u64)?;
-        self.flush_to(number).await
+        let length = self.write(&text_of(lines))?;
+        self.flush_to(length).await
     }
 
     /// Says what has been done, or what comes with the next intention: the death of the runner does not undo it, a
     /// power cut may. It reaches the disk with the next intention, or with [`Ledger::flush`].
     pub fn tell(&self, line: &Line) -> Result<(), StepError> {
-        let mut text = serde_json::to_string(line).expect("a line has only strings for keys");
-        text.push('\n');
-        self.write(&text, 1).map(drop)
+        self.write(&text_of(std::slice::from_ref(line))).map(drop)
     }
 
     /// Brings everything to disk.
     pub async fn flush(&self) -> Result<(), StepError> {
-        self.flush_to(self.written.load(Ordering::Acquire)).await
+        let length = self.length();
+        self.flush_to(length).await
     }
 
-    async fn flush_to(&self, number: u64) -> Result<(), StepError> {
+    fn length(&self) -> Length {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn flush_to(&self, length: Length) -> Result<(), StepError> {
         let mut on_disk = self.on_disk.lock().await;
-        if *on_disk >= number {
+        if on_disk.bytes >= length.bytes {
             return Ok(());
         }
-        let last = self.written.load(Ordering::Acquire);
+        let last = self.length();
         let file = self.file.clone();
         let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
         synced.map_err(std::io::Error::other).and_then(|synced| synced).map_err(|error| failed(&self.path, "write", error))?;
@@ -234,36 +274,102 @@ impl Ledger {
     }
 }
 
-/// Whether the file is empty or ends with a line's end.
-fn ends_in_a_line(mut file: &File) -> std::io::Result<bool> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    if file.metadata()?.len() == 0 {
-        return Ok(true);
+fn text_of(lines: &[Line]) -> String {
+    let mut text = String::with_capacity(lines.len() * 80);
+    for line in lines {
+        text.push_str(&serde_json::to_string(line).expect("a line has only strings for keys"));
+        text.push('\n');
     }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
+    text
 }
 
-/// What a ledger says, of names behind `after`; `None` when there is no ledger. The first line about a name tells what was
-/// there; later ones come from later attempts, which found what the first had left.
-pub async fn read(scratch: &Path, after: Option<&str>) -> Result<Option<Told>, StepError> {
+/// How much there is, and whether it is empty or ends with a line's end.
+fn length(mut file: &File) -> std::io::Result<(Length, bool)> {
+    use std::io::Read as _;
+    let mut length = Length::default();
+    let (mut piece, mut last) = (vec![0; 128 << 10], b'\n');
+    loop {
+        let count = file.read(&mut piece)?;
+        if count == 0 {
+            return Ok((length, last == b'\n'));
+        }
+        length.add(&piece[..count]);
+        last = piece[count - 1];
+    }
+}
+
+/// What a ledger says, of names behind `after`; `None` when there is none and none is vouched for. The first line about a
+/// name tells what was there; later ones come from later attempts, which found what the first had left.
+pub async fn read(
+    scratch: &Path,
+    target: &Store,
+    after: Option<&str>,
+    vouched: Option<Length>,
+) -> Result<Option<Told>, StepError> {
     let path = scratch.join(NAME);
+    let io = |error| failed(&path, "read", error);
     let file = match tokio::fs::File::open(&path).await {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(&path, "read", error)),
-    };
-    let mut told = Told::default();
-    let mut lines = BufReader::with_capacity(256 << 10, file).split(b'\n');
-    while let Some(text) = lines.next_segment().await.map_err(|error| failed(&path, "read", error))? {
-        // A line that was cut off was never acted upon.
-        if let Ok(line) = serde_json::from_slice::<Line>(&text) {
-            told.add(line, after);
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if vouched.is_some() && !is_put_away(scratch) {
+                return Err(not_whole(scratch, target.label(), "is gone"));
+            }
+            return Ok(None);
         }
+        Err(error) => return Err(io(error)),
+    };
+    let vouched = vouched.unwrap_or_default();
+    let there = file.metadata().await.map_err(io)?.len();
+    if there < vouched.bytes {
+        let how = format!("was cut: {there} of {} bytes are there", vouched.bytes);
+        return Err(not_whole(scratch, target.label(), &how));
+    }
+    let (mut told, mut read, mut bad) = (Told::default(), Length::default(), false);
+    let garbled = |lines: u64| not_whole(scratch, target.label(), &format!("was changed: line {lines} is none of its own"));
+    let mut file = BufReader::with_capacity(256 << 10, file);
+    let mut text = Vec::new();
+    while file.read_until(b'\n', &mut text).await.map_err(io)? > 0 {
+        let is_vouched = read.bytes < vouched.bytes;
+        read.add(&text);
+        let line = serde_json::from_slice::<Line>(&text);
+        // A line that was cut off was never acted upon; the next runner ends it, and begins with the place. What is not
+        // vouched for may be gone after a power cut.
+        if is_vouched && bad && !matches!(line, Ok(Line::Place { .. } | Line::Back { .. })) {
+            return Err(garbled(read.lines - 1));
+        }
+        bad = line.is_err() && text != b"\n";
+        if is_vouched && read.bytes >= vouched.bytes && (bad || read != vouched) {
+            return Err(garbled(read.lines));
+        }
+        match line {
+            Ok(Line::Place { at: Some(at), .. }) if at != target.whereabouts() => {
+                let how = format!("is about another place, {at}: now it is {}", target.whereabouts());
+                return Err(not_whole(scratch, target.label(), &how));
+            }
+            Ok(line) => told.add(line, after),
+            Err(_) => {}
+        }
+        text.clear();
     }
     Ok(Some(told))
+}
+
+/// Writes down what undo has put back.
+pub async fn tell_back(scratch: &Path, keys: Vec<String>) -> Result<(), StepError> {
+    let path = scratch.join(NAME);
+    let lines: Vec<Line> = keys.into_iter().map(|key| Line::Back { key }).collect();
+    // A line that was cut off is ended first; an empty one means nothing.
+    let text = format!("\n{}", text_of(&lines));
+    let written = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || {
+            use std::io::Write as _;
+            let mut file = File::options().append(true).open(path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_data()
+        }
+    });
+    written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(|error| failed(&path, "write", error))
 }
 
 impl Told {
@@ -297,6 +403,11 @@ impl Told {
                 if let Some(known) = self.touched.get_mut(&key) {
                     (known.left, known.blake3) = (Some(is), blake3);
                 }
+                return;
+            }
+            Line::Back { key } => {
+                self.unfinished.remove(&key);
+                self.touched.remove(&key);
                 return;
             }
             Line::Create { key, size } => (key, None, Some(size)),
@@ -340,7 +451,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_line_about_a_name_tells_what_was_there() {
         let scratch = tempfile::tempdir().expect("a directory");
-        let ledger = Ledger::open(scratch.path(), "new:").await.expect("opened");
+        let ledger = Ledger::open(scratch.path(), "new:", "memory /here/".to_owned()).await.expect("opened");
         let create = |key: &str| Line::Create { key: key.to_owned(), size: 3 };
         ledger.intend(&[create("a")]).await.expect("on disk");
         drop(ledger);
@@ -348,12 +459,14 @@ mod tests {
         let path = scratch.path().join(NAME);
         let text = std::fs::read_to_string(&path).expect("there");
         std::fs::write(&path, format!("{text}{{\"what\":\"cre")).expect("written");
-        let ledger = Ledger::open(scratch.path(), "new:").await.expect("opened");
+        let ledger = Ledger::open(scratch.path(), "new:", "memory /here/".to_owned()).await.expect("opened");
         ledger.intend(&[Line::Overwrite { key: "a".to_owned(), was: size(1), size: 3 }]).await.expect("on disk");
         ledger.tell(&Line::Done { key: "a".to_owned(), is: size(3), blake3: None }).expect("written");
         ledger.intend(&[Line::Overwrite { key: "b".to_owned(), was: size(9), size: 4 }]).await.expect("on disk");
         ledger.flush().await.expect("on disk");
-        let read = read(scratch.path(), None).await.expect("read").expect("there").touched;
+        let stores = crate::stores::Stores::new(BTreeMap::new(), crate::secret::Vault::default());
+        let store = stores.open("memory://here/", Path::new("/")).expect("it opens");
+        let read = read(scratch.path(), &store, None, Some(ledger.on_disk().await)).await.expect("read").expect("there").touched;
         assert_eq!(read["a"], Touched { was: None, is_deleted: false, left: Some(size(3)), blake3: None, sizes: vec![3, 3] });
         assert_eq!(read["b"], Touched { was: Some(size(9)), is_deleted: false, left: None, blake3: None, sizes: vec![4] });
     }

@@ -44,7 +44,8 @@ use crate::units::Rate;
 /// After an interruption the step goes on behind its last checkpoint, inside a large object too: a part that has arrived
 /// is not sent again. Undo deletes what the step created (in a directory, its folders too, once they are empty), throws
 /// unfinished uploads away, and does nothing else: what someone else has changed since stays. What was overwritten or
-/// deleted is restored where the store keeps versions, else named in a warning.
+/// deleted is restored where the store keeps versions. Where it keeps none, or someone else has changed an object since,
+/// undo does all else, names what is left and fails.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectSync {

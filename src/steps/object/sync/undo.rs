@@ -6,6 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use opendal::options::RestoreOptions;
 
 use super::ledger::{self, Touched};
+use super::window::{Token, folder};
 use crate::error::StepError;
 use crate::steps::object::{objects, some};
 use crate::steps::{Progress, StepContext};
@@ -16,7 +17,7 @@ const AT_ONCE: usize = 16;
 
 enum Back {
     /// Nothing of ours is there any more.
-    Clean,
+    Clean(String),
     /// Someone else has changed it since: it stays.
     Changed(String),
     /// What was there before is lost.
@@ -25,16 +26,18 @@ enum Back {
 
 /// Puts the target back. `on_the_way` is how many of the folders to it were not there. Doing it twice does no harm.
 pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Result<(), StepError> {
-    let Some(told) = ledger::read(&ctx.scratch, None).await? else {
+    let token: Option<Token> = ctx.checkpoint();
+    let vouched = token.as_ref().and_then(|token| token.vouches(&ctx.scratch));
+    let Some(told) = ledger::read(&ctx.scratch, target, None, vouched).await? else {
         if ledger::is_put_away(&ctx.scratch) {
             return Ok(());
         }
-        if ctx.attempt.checkpoint.is_none() {
+        // A checkpoint comes before the first change. One of another folder is of a later edition of the step.
+        let is_another = token.is_some_and(|token| !token.folder.is_empty() && token.folder != folder(&ctx.scratch));
+        if ctx.attempt.checkpoint.is_none() || is_another {
             return target.remove_empty(&BTreeSet::new(), on_the_way).await;
         }
-        return Err(StepError::needs_person(format!("the list of what was created in `{}` is gone", target.label())).help(
-            format!("it was in `{}`: bring that folder back, or delete by hand what the step created", ctx.scratch.display()),
-        ));
+        return Err(ledger::not_whole(&ctx.scratch, target.label(), "is gone"));
     };
     // What was never whole first: it is in nobody's way, and costs money.
     if let Some(bucket) = target.bucket() {
@@ -46,7 +49,7 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
     }
     let touched = told.touched;
     let all = touched.len() as u64;
-    let (mut changed, mut lost, mut done) = (Vec::new(), Vec::new(), 0_u64);
+    let (mut clean, mut changed, mut lost, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0_u64);
     let mut work = futures::stream::iter(touched).map(|(key, touched)| put_back(target, key, touched)).buffer_unordered(AT_ONCE);
     loop {
         let back = tokio::select! {
@@ -56,7 +59,7 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
         };
         match back {
             None => break,
-            Some(Back::Clean) => {}
+            Some(Back::Clean(key)) => clean.push(key),
             Some(Back::Changed(key)) => changed.push(key),
             Some(Back::Lost(key)) => lost.push(key),
         }
@@ -76,14 +79,39 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
         }
     }
     target.remove_empty(&told.folders, on_the_way).await?;
-    ledger::put_away(&ctx.scratch).await
+    if changed.is_empty() && lost.is_empty() {
+        return ledger::put_away(&ctx.scratch).await;
+    }
+    // The ledger stays: the next undo looks at what is left, and at nothing else.
+    ledger::tell_back(&ctx.scratch, clean).await?;
+    Err(left_behind(target, &changed, &lost))
+}
+
+fn left_behind(target: &Store, changed: &[String], lost: &[String]) -> StepError {
+    let mut what = Vec::new();
+    if !lost.is_empty() {
+        let count = lost.len() as u64;
+        what.push(format!("{} overwritten or deleted without a version kept: {}", objects(count), some(lost, count)));
+    }
+    if !changed.is_empty() {
+        let count = changed.len() as u64;
+        what.push(format!("{} changed by someone else since: {}", objects(count), some(changed, count)));
+    }
+    let message = format!("not everything in `{}` could be put back: {}", target.label(), what.join("; "));
+    StepError::needs_person(message)
+        .help("all else is undone; put these back from a backup if they are needed, or leave them (the step's log names all)")
+}
+
+/// A listing may round to seconds.
+fn is_at_once(a: jiff::Timestamp, b: jiff::Timestamp) -> bool {
+    if a.subsec_nanosecond() == 0 || b.subsec_nanosecond() == 0 { a.as_second() == b.as_second() } else { a == b }
 }
 
 async fn put_back(target: &Store, key: String, touched: Touched) -> Result<Back, StepError> {
     let is_marker = key.ends_with('/') && target.bucket().is_none();
     let now = if is_marker { Some(Facts::default()) } else { target.stat(&key).await? };
     let Some(was) = touched.was else {
-        let Some(now) = now else { return Ok(Back::Clean) };
+        let Some(now) = now else { return Ok(Back::Clean(key)) };
         // Without a word about the end, the runner died in between: then it is ours if it is no larger than what was
         // being written, for nothing was there before.
         let is_ours = match &touched.left {
@@ -94,10 +122,18 @@ async fn put_back(target: &Store, key: String, touched: Touched) -> Result<Back,
             return Ok(Back::Changed(key));
         }
         target.remove(&key).await?;
-        return Ok(Back::Clean);
+        return Ok(Back::Clean(key));
     };
-    if now.as_ref().is_some_and(|now| now.etag.is_some() && was.agree(now)) {
-        return Ok(Back::Clean);
+    // Without an `ETag` only the time to its last digit tells that a person has put it back.
+    let is_it = |now: &Facts| match (&now.etag, now.modified) {
+        (Some(_), _) => was.agree(now),
+        (None, Some(at)) => {
+            was.size == now.size && was.modified.is_some_and(|was| is_at_once(was, at)) && touched.left.as_ref() != Some(now)
+        }
+        (None, None) => false,
+    };
+    if now.as_ref().is_some_and(is_it) {
+        return Ok(Back::Clean(key));
     }
     let Some(version) = was.version.clone() else { return Ok(Back::Lost(key)) };
     let is_ours = match (&touched.left, &now) {
@@ -110,7 +146,7 @@ async fn put_back(target: &Store, key: String, touched: Touched) -> Result<Back,
     }
     let options = RestoreOptions { version: Some(version), ..RestoreOptions::default() };
     match target.operator().restore_options(&target.path(&key)?, options).await {
-        Ok(()) => Ok(Back::Clean),
+        Ok(()) => Ok(Back::Clean(key)),
         Err(error) if crate::stores::is_missing(&error) => Ok(Back::Lost(key)),
         Err(error) => Err(classify(&format!("cannot restore `{key}` in `{}`", target.label()), error)),
     }

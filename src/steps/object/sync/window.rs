@@ -1,10 +1,12 @@
 //! Names in order, some done and some not: what is done before the first that is not can be forgotten.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::SyncOutput;
+use super::ledger::Length;
 use super::manifest::{Entry, Manifest};
 use crate::error::StepError;
 
@@ -23,6 +25,12 @@ pub struct Token {
     /// How long the manifest is, up to there.
     #[serde(default)]
     pub manifest: u64,
+    /// How much of the ledger was on disk: undo must not believe a shorter one.
+    #[serde(default)]
+    pub ledger: Length,
+    /// Whose: an edited step begins another in a folder of its own.
+    #[serde(default)]
+    pub folder: String,
 }
 
 /// What was done about one name.
@@ -38,6 +46,11 @@ pub enum Done {
 }
 
 impl Token {
+    /// How much of the ledger in this folder there must be.
+    pub fn vouches(&self, scratch: &Path) -> Option<Length> {
+        Some(self.ledger).filter(|length| length.bytes > 0 && self.folder == folder(scratch))
+    }
+
     fn add(&mut self, done: Done) {
         match done {
             Done::Copied { bytes, is_overwrite } => {
@@ -60,6 +73,12 @@ impl Token {
             Done::Nothing => {}
         }
     }
+}
+
+/// The end of a folder's path, which tells a step's folders apart wherever the project lies.
+pub fn folder(scratch: &Path) -> String {
+    let names: Vec<_> = scratch.iter().rev().take(2).map(|name| name.to_string_lossy()).collect();
+    names.join(" in ")
 }
 
 struct Name {

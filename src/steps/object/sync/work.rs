@@ -17,7 +17,7 @@ use super::manifest::{Entry, Manifest};
 use super::pace::Pace;
 use super::plan::{SyncBefore, is_copied};
 use super::task::{Ended, Task, note, work_on};
-use super::window::{Done, Token, Window};
+use super::window::{Done, Token, Window, folder};
 use super::{ObjectSync, SyncOutput, uploads};
 use crate::error::{ErrorClass, StepError};
 use crate::steps::object::filter::Filter;
@@ -85,17 +85,23 @@ pub async fn sync(
     target: &Store,
     filter: &Filter,
 ) -> Result<SyncOutput, StepError> {
-    let token: Token = ctx.checkpoint().unwrap_or_default();
+    let mut token: Token = ctx.checkpoint().unwrap_or_default();
     let told = match ctx.attempt.number {
         0 | 1 => None,
-        _ => ledger::read(&ctx.scratch, token.after.as_deref().filter(|_| !token.is_deleting)).await?,
+        _ => {
+            let after = token.after.as_deref().filter(|_| !token.is_deleting);
+            ledger::read(&ctx.scratch, target, after, token.vouches(&ctx.scratch)).await?
+        }
     };
     let told = told.unwrap_or_default();
     if let Some(bucket) = target.bucket() {
         uploads::drop_strays(&*bucket, target, &told).await?;
     }
     let Told { touched, unfinished, .. } = told;
-    let ledger = Ledger::open(&ctx.scratch, target.label()).await?;
+    let ledger = Ledger::open(&ctx.scratch, target.label(), target.whereabouts()).await?;
+    // Before anything is written: from now on a ledger that is not there is one that was lost.
+    (token.ledger, token.folder) = (ledger.on_disk().await, folder(&ctx.scratch));
+    ctx.save(&token).await?;
     let manifest = Manifest::open(&ctx.scratch, token.manifest)?;
     let level = Level::new(config.concurrency, ctx.clock.monotonic());
     let transfer = Transfer::new(
@@ -426,6 +432,7 @@ impl Work<'_> {
 
     async fn save(&mut self) -> Result<(), StepError> {
         self.window.token.manifest = self.window.manifest.flush()?;
+        self.window.token.ledger = self.transfer.ledger.on_disk().await;
         self.ctx.save(&self.window.token).await?;
         self.saved.clone_from(&self.window.token.after);
         self.saved_at = self.ctx.clock.monotonic();
