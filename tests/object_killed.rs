@@ -1,0 +1,120 @@
+//! A sync of objects of mixed sizes by the real binary, killed with `kill -9` at random moments and taken up again: the
+//! end is identical, parts that have arrived are not sent again, and no upload is left behind.
+//!
+//! `FERRY_KILLS` says how often it is killed, `FERRY_LARGE` how large the largest object is in MiB (`make sweep`: 100 kills,
+//! 1,024 MiB), `FERRY_SEED` at which moments.
+
+mod parts;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use parts::fault::{Proxy, Weather};
+use parts::scene::{Scene, s3_store};
+use parts::{NEW, OLD};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+/// Requests under way at once: what a kill may cost.
+const AT_ONCE: usize = 6;
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn bytes(seed: u64, size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+    bytes
+}
+
+fn pipeline(old: u16, new: u16) -> String {
+    let store = |port: u16, keys: parts::Keys| {
+        format!(
+            "{{ scheme: s3, bucket: box, endpoint: 'http://127.0.0.1:{port}', region: us-east-1, access_key_id: '{}', secret_access_key: '{}' }}",
+            keys.id, keys.secret
+        )
+    };
+    format!(
+        "name: killed\nstores:\n  old: {}\n  new: {}\nsteps:\n  - id: copy\n    uses: object.sync\n    retry: {{ interruptions: 100000 }}\n    with: {{ from: 'old:', to: 'new:', concurrency: {AT_ONCE} }}\n",
+        store(old, OLD),
+        store(new, NEW)
+    )
+}
+
+/// Runs ferry; kills it after a while, if it is given and ferry is still there.
+fn go(folder: &Path, args: &[&str], life: Option<Duration>) -> Option<i32> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ferry"))
+        .args(args)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.join("stderr")).expect("a file can be made"))
+        .spawn()
+        .expect("ferry starts");
+    let deadline = life.map(|life| Instant::now() + life);
+    loop {
+        if let Some(status) = child.try_wait().expect("a child can be asked") {
+            return status.code();
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            child.kill().expect("a child can be killed");
+            child.wait().expect("it is dead");
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_costs_the_parts_under_way_and_nothing_else() {
+    let (Some(old), Some(new)) = (parts::s3(OLD), parts::s3(NEW)) else { return };
+    let (kills, large, seed) = (number("FERRY_KILLS", 6), number("FERRY_LARGE", 96), number("FERRY_SEED", 1));
+    let mut rng = StdRng::seed_from_u64(seed);
+    let sizes = [large << 20, 40 << 20, (17 << 20) + 5, 16 << 20, 1 << 20];
+    let small = (0..300).map(|number| 1 + number * 97 % 9000);
+    let folder = old.data.path().join("box");
+    for (at, size) in sizes.into_iter().chain(small).enumerate() {
+        let content = bytes(at as u64, usize::try_from(size).expect("it fits"));
+        std::fs::write(folder.join(format!("{at:04}")), content).expect("written");
+    }
+    // A little slow, so that there is something to kill.
+    let proxy = Proxy::start(new.port, |_, path, _| {
+        Weather::Slow(Duration::from_millis(if path.contains("partNumber") { 60 } else { 4 }))
+    })
+    .await;
+    let here = tempfile::tempdir().expect("a directory");
+    std::fs::write(here.path().join("p.yaml"), pipeline(old.port, proxy.port)).expect("written");
+    let mut killed = 0;
+    loop {
+        let is_first = !here.path().join(".ferry").exists() || go(here.path(), &["show", "last"], None) != Some(0);
+        let args: &[&str] = if is_first { &["run", "p.yaml", "--yes"] } else { &["resume", "last"] };
+        let life = (killed < kills).then(|| Duration::from_millis(rng.random_range(100..1200)));
+        match go(here.path(), args, life) {
+            None => killed += 1,
+            Some(0) => break,
+            Some(code) => panic!(
+                "seed {seed}, kill {killed}: exit {code}: {}",
+                std::fs::read_to_string(here.path().join("stderr")).unwrap_or_default()
+            ),
+        }
+    }
+    let scene = Scene::new([("old", s3_store(old.port, OLD)), ("new", s3_store(new.port, NEW))]);
+    for entry in std::fs::read_dir(&folder).expect("there") {
+        let entry = entry.expect("readable");
+        let there = std::fs::read(new.data.path().join("box").join(entry.file_name())).unwrap_or_default();
+        assert!(std::fs::read(entry.path()).expect("there") == there, "seed {seed}: {:?} differs", entry.file_name());
+    }
+    let uploads = scene.place("new:").bucket().expect("a bucket").uploads("").await.unwrap_or_default();
+    assert!(uploads.is_empty(), "seed {seed}: left behind: {uploads:?}");
+    // A request that was cut off by the kill was recorded too; so each kill may cost what was under way.
+    let puts: Vec<String> =
+        proxy.requests().into_iter().filter(|line| line.starts_with("PUT ") && line.contains("partNumber=")).collect();
+    let part = |line: &String| line.split("&uploadId").next().map(str::to_owned);
+    let distinct: BTreeSet<_> = puts.iter().map(part).collect();
+    let again = puts.len() - distinct.len();
+    assert!(again as u64 <= killed * AT_ONCE as u64, "seed {seed}: {again} parts sent again after {killed} kills");
+    eprintln!("{killed} kills, {} parts, {again} sent again", distinct.len());
+}
