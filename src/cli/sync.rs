@@ -39,13 +39,13 @@ pub struct Sync {
     /// Delete objects of TO that FROM does not have
     #[arg(long)]
     delete: bool,
-    /// Stop instead of deleting more than this many objects
+    /// Stop instead of deleting more than this many objects, or than this part of them: `1%`
     #[arg(long, value_name = "COUNT", requires = "delete")]
-    max_delete: Option<u64>,
-    /// Read every copied object again and compare
-    #[arg(long)]
-    verify: bool,
-    /// How many objects move at once
+    max_delete: Option<String>,
+    /// Read copied objects again and compare: all, or `--verify='sample 5%'`
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "full", require_equals = true)]
+    verify: Option<String>,
+    /// How many requests are under way at once; found by trying unless given
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,
     /// No faster than this: `200MB/s`
@@ -86,20 +86,18 @@ impl Sync {
                 inputs.insert(name.to_owned(), globs.into());
             }
         }
-        for (name, value) in [("compare", self.compare), ("bandwidth", self.bandwidth)] {
+        let texts =
+            [("compare", self.compare), ("bandwidth", self.bandwidth), ("verify", self.verify), ("max_delete", self.max_delete)];
+        for (name, value) in texts {
             if let Some(value) = value {
                 with[name] = value.into();
             }
         }
-        for (name, value) in [("max_delete", self.max_delete), ("concurrency", self.concurrency.map(u64::from))] {
-            if let Some(value) = value {
-                with[name] = value.into();
-            }
+        if let Some(value) = self.concurrency {
+            with["concurrency"] = value.into();
         }
-        for (name, value) in [("delete", self.delete), ("verify", self.verify)] {
-            if value {
-                with[name] = value.into();
-            }
+        if self.delete {
+            with["delete"] = true.into();
         }
         // JSON is YAML.
         let pipeline = json!({

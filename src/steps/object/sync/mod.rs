@@ -7,6 +7,7 @@ mod copy;
 mod hash;
 mod ledger;
 mod level;
+mod limits;
 mod manifest;
 mod pace;
 mod plan;
@@ -20,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::limits::{Bandwidth, MaxDelete, Verify};
 pub use self::plan::{SyncBefore, is_copied};
 use super::filter::Filter;
 use super::same::Rule;
@@ -27,7 +29,6 @@ use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
 use crate::steps::{Depth, Preview, Step, StepContext};
 use crate::stores::Store;
-use crate::units::Rate;
 
 /// Copies the objects of one place to another: what differs, and nothing else.
 ///
@@ -69,20 +70,22 @@ pub struct ObjectSync {
     /// Deletes at the target what is not at the source, after everything was copied.
     #[serde(default)]
     pub delete: bool,
-    /// Fails before it deletes more than this many objects.
+    /// Fails before it deletes more than this many objects, or than this part of those at the target: `1%`.
     #[serde(default)]
-    pub max_delete: Option<u64>,
-    /// Reads every copied object again at both places and compares the SHA-256.
+    pub max_delete: Option<MaxDelete>,
+    /// Reads copied objects again at the target and compares their BLAKE3 with that of what was sent: `full` (or true), or
+    /// a part of them, `sample 5%`.
     #[serde(default)]
-    pub verify: bool,
+    pub verify: Verify,
     /// How many requests are under way at once. Unless it is given, the step finds it: it rises as long as that moves
     /// more, and falls when a store asks for fewer requests. Memory is bounded apart from this.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: Option<u32>,
-    /// At most this much: `50MB/s`. Nothing means as fast as it goes.
+    /// At most this much: `50MB/s`, or by hours of the local time: `{ '08:00-18:00': 50MB/s, otherwise: 500MB/s }`. Nothing
+    /// means as fast as it goes.
     #[serde(default)]
-    pub bandwidth: Option<Rate>,
+    pub bandwidth: Option<Bandwidth>,
     /// A source without any object is no failure. A folder that is not there still is.
     #[serde(default)]
     pub allow_empty: bool,
@@ -168,8 +171,8 @@ with:
             Depth::Brief => plan::glance(&source, &target).await?,
         };
         before.folders = target.missing_on_the_way().await;
-        if let Some(most) = self.max_delete.filter(|most| self.delete && before.extra > *most) {
-            return Err(work::too_many_to_delete(before.extra, most, target.label()));
+        if self.delete {
+            work::may_delete(self, before.extra, before.objects, &target)?;
         }
         Ok(before)
     }

@@ -44,9 +44,11 @@ const MOST_FAILURES: u64 = 100;
 /// What a request weighs beside its bytes, in the measure of what is moved.
 const REQUEST: u64 = 128 << 10;
 
-pub fn too_many_to_delete(count: u64, most: u64, label: &str) -> StepError {
-    StepError::permanent(format!("would delete {} in `{label}`, and `max_delete` is {most}", objects(count)))
-        .help("see that `from` is the right place; if it is, raise `max_delete`")
+/// Whether so many objects may be deleted; `others` are those at the target that stay.
+pub fn may_delete(config: &ObjectSync, extra: u64, others: u64, target: &Store) -> Result<(), StepError> {
+    let Some(most) = config.max_delete.filter(|most| extra > most.of(extra + others)) else { return Ok(()) };
+    let message = format!("would delete {} in `{}`, and `max_delete` is {most}", objects(extra), target.label());
+    Err(StepError::permanent(message).help("see that `from` is the right place; if it is, raise `max_delete`"))
 }
 
 /// Intentions that are being written down, and the tasks that wait for that.
@@ -108,7 +110,7 @@ pub async fn sync(
         source.clone(),
         target.clone(),
         ledger,
-        Pace::new(config.bandwidth),
+        Pace::new(config.bandwidth.clone()),
         level.gate().clone(),
         ctx.cancel.child_token(),
         config.verify,
@@ -167,9 +169,7 @@ impl Work<'_> {
             if !self.config.delete || self.window.token.extra == 0 {
                 return Ok(());
             }
-            if let Some(most) = self.config.max_delete.filter(|most| self.window.token.extra > *most) {
-                return Err(too_many_to_delete(self.window.token.extra, most, self.transfer.target.label()));
-            }
+            may_delete(self.config, self.window.token.extra, self.window.token.done.objects, &self.transfer.target)?;
             self.window.token.is_deleting = true;
             self.window.token.after = None;
             self.save().await?;

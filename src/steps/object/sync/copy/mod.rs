@@ -21,6 +21,7 @@ pub use origin::Origin;
 use super::hash;
 use super::ledger::{Ledger, Line, Unfinished};
 use super::level::{Gate, Place};
+use super::limits::Verify;
 use super::pace::Pace;
 use crate::error::StepError;
 use crate::stores::bucket::{Bucket, BucketError, Condition};
@@ -66,7 +67,7 @@ pub struct Transfer {
     pub gate: Arc<Gate>,
     /// Told when the step stops: copies end at the next piece.
     pub stop: CancellationToken,
-    pub verify: bool,
+    pub verify: Verify,
     /// What an earlier attempt had sent in parts.
     pub unfinished: Mutex<BTreeMap<String, Vec<Unfinished>>>,
     /// Bytes that have arrived so far, for progress.
@@ -146,7 +147,7 @@ impl Transfer {
         pace: Pace,
         gate: Arc<Gate>,
         stop: CancellationToken,
-        verify: bool,
+        verify: Verify,
         unfinished: BTreeMap<String, Vec<Unfinished>>,
     ) -> Self {
         let into = target.bucket();
@@ -259,7 +260,7 @@ impl Transfer {
         }
         is.size = size;
         self.ledger.tell(&Line::Done { key: key.to_owned(), is: is.clone(), blake3: blake3.clone() }).map_err(Stop::Step)?;
-        if self.verify {
+        if self.verify.takes(key) {
             self.check(key, blake3.as_deref()).await?;
         }
         Ok(Copied::There { bytes: size, is, blake3 })
