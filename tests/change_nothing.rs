@@ -33,7 +33,7 @@ const CASES: &[(&str, &str, bool)] = &[
     ("http.request", "with: { method: PUT, url: 'URL/things/1', body: text }", true),
     ("http.request", "undo: skip\n    with: { method: DELETE, url: 'URL/things/1' }", true),
     ("http.request", "with: { method: GET, url: 'URL/things' }", false),
-    ("object.compare", "with: { from: 'old:up/', to: 'old:up/' }", false),
+    ("object.compare", "with: { from: 'old:up/', to: 'old:twin/' }", false),
     ("object.delete", "undo: skip\n    with: { from: 'old:up/' }", true),
     ("object.list", "with: { from: 'old:up/' }", false),
     // The folder of the target is not there yet, and must not be made for a look.
@@ -130,6 +130,9 @@ fn world(port: &str, uses: &str, rest: &str) -> Bench {
         [("there.txt", "here"), ("old/up/a.txt", "a"), ("old/up/b/c.txt", "c"), ("new/up/kept.txt", "someone else's")]
     {
         bench.write(name, text);
+        if let Some(name) = name.strip_prefix("old/up/") {
+            bench.write(&format!("old/twin/{name}"), text);
+        }
     }
     let rest = rest.replace("URL", &format!("http://{port}")).replace("PORT", port);
     bench.write("p.yaml", &format!("{STORES}steps:\n  - id: it\n    uses: {uses}\n    {rest}\n"));
