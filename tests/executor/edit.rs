@@ -236,3 +236,25 @@ async fn an_edited_pipeline_in_another_folder_moves_no_path_of_what_was_begun() 
     assert_eq!(there, "run b\ndone b\nundo b\n");
     assert_eq!(lab.world(), ["run a", "done a", "run b", "undo b", "undo a"]);
 }
+
+/// The second look sees what the first writing left: each has a copy of its own to go back to.
+#[tokio::test]
+async fn a_large_file_that_is_written_again_after_an_edit_is_put_back_as_it_was_at_first() {
+    let lab = Lab::new();
+    let (first, second) = ("first\n".repeat(30_000), "second\n".repeat(30_000));
+    lab.write("conf", &first);
+    lab.write("new.txt", &second);
+    let text = "
+steps:
+  - { id: a, uses: file.write, with: { path: conf, template: new.txt } }
+  - { id: b, uses: test.act, needs: [a], with: { refuses: no } }
+";
+    let (run, _) = lab.run(text).await;
+    assert_eq!(std::fs::read_to_string(lab.path("conf")).expect("written"), second);
+    let edited = text.replace("template: new.txt", "content: third").replace("refuses: no", "name: b");
+    let status = lab.executor.resume(&run, how(&lab, &edited, &[("a", Accept::Rerun)])).await.expect("it was said");
+    assert_eq!((status, super::lab::failure(&lab.engine(&run), "a")), (RunStatus::Succeeded, String::new()));
+    assert_eq!(std::fs::read_to_string(lab.path("conf")).expect("written"), "third");
+    assert_eq!(lab.executor.rollback(&run, false).await.expect("a session"), RunStatus::RolledBack);
+    assert!(std::fs::read_to_string(lab.path("conf")).expect("put back") == first);
+}
