@@ -1,6 +1,7 @@
 //! A step on its way: admitted, resolved, locked, queued, inspected, tried, tried again, done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -20,7 +21,7 @@ impl Engine {
             Event::LockAcquired { .. } => {
                 self.graph[ix].holds_lock = true;
                 if self.graph[ix].state == State::UndoLocking {
-                    self.enter(ix, State::UndoQueued);
+                    self.undo_locked(ix);
                 } else {
                     self.unlocked(ix);
                 }
@@ -185,7 +186,7 @@ impl Engine {
         for &inner in &inside {
             // It was interrupted while its group waited to be resolved anew.
             if self.graph[inner].state == State::Stopped {
-                self.graph[inner].state = State::Blocked;
+                self.graph[inner].take_up();
             }
         }
         self.enter(ix, State::Open);
@@ -195,6 +196,10 @@ impl Engine {
             self.check_group(inner);
         }
         self.check_group(ix);
+        if self.graph[ix].holds_lock && self.phase == Phase::Forward {
+            // What inside is undone to run again has waited for the lock.
+            self.undo_before_rerun();
+        }
     }
 
     /// Gives the free places to those who have waited longest.
@@ -282,6 +287,10 @@ impl Engine {
 
     fn attempt_ended(&mut self, ix: Ix, outcome: &Outcome) {
         let told = self.graph[ix].stopping;
+        let node = &mut self.graph[ix];
+        // Told to stop before its intent was on disk, it has not acted.
+        let may_have_acted = node.state == State::Running && matches!(outcome, Outcome::Stopped | Outcome::Interrupted);
+        node.must_ask = may_have_acted && told != Some(StopReason::Over) && node.def.interrupted == Interrupted::AskPerson;
         match outcome {
             Outcome::Succeeded { output, warnings } => {
                 let node = &mut self.graph[ix];
@@ -314,11 +323,7 @@ impl Engine {
         if was_told || !self.scope_is_open(ix) {
             self.enter(ix, State::Stopped);
         } else if self.graph[ix].def.interrupted == Interrupted::AskPerson {
-            self.needs_person(
-                ix,
-                "its runner died, and nothing can tell whether it has acted",
-                "look at the world yourself; `resume` runs it again, `rollback` undoes it",
-            );
+            self.needs_person(ix, "its runner died, and nothing can tell whether it has acted", ASK);
         } else if self.graph[ix].interruptions > bound {
             self.needs_person(
                 ix,
@@ -340,6 +345,7 @@ impl Engine {
     }
 
     fn needs_person(&mut self, ix: Ix, message: &str, help: &str) {
+        self.graph[ix].must_ask = false;
         self.graph[ix].failure = Some(needs_person(message, help));
         self.enter(ix, State::Paused);
     }
@@ -412,7 +418,7 @@ impl Engine {
     pub(super) fn retry_timer(&self, ix: Ix) -> Command {
         let node = &self.graph[ix];
         let wait = backoff::wait(&node.def.retry, node.failures_now, &[&self.run, node.path.as_str()]);
-        let asked = node.failure.as_ref().and_then(|failure| failure.retry_after).unwrap_or_default();
+        let asked = asked(node.failure.as_ref());
         Command::StartTimer { timer: Timer::Retry { step: node.path.clone(), failures: node.failures }, after: wait.max(asked) }
     }
 
@@ -427,8 +433,19 @@ impl Engine {
     }
 }
 
+/// How long the other side asked to wait.
+pub(super) fn asked(failure: Option<&Failure>) -> Duration {
+    failure.and_then(|failure| failure.retry_after).unwrap_or_default().min(LONGEST_ASKED)
+}
+
+/// What a person may do about a step that may have acted.
+pub(super) const ASK: &str = "look at the world yourself; `resume` runs it again, `rollback` undoes it";
+
+/// No server makes a run wait longer between two attempts.
+const LONGEST_ASKED: Duration = Duration::from_hours(1);
+
 /// A failure that only a person can do something about.
-fn needs_person(message: &str, help: &str) -> Failure {
+pub(super) fn needs_person(message: &str, help: &str) -> Failure {
     Failure { class: ErrorClass::NeedsPerson, ..permanent(message, help) }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::definition::{Body, StepDef};
 use super::event::{Resolution, StopReason};
+use super::forward::{ASK, needs_person};
 use super::path::StepPath;
 use crate::error::Failure;
 
@@ -238,6 +239,8 @@ pub struct Node {
     pub(super) holds_lock: bool,
     /// The next attempt looks at the world anew.
     pub(super) must_inspect: bool,
+    /// An attempt of a step that must not be repeated unasked ended with nobody knowing how far it came.
+    pub(super) must_ask: bool,
     /// The next attempt follows an interrupted one.
     pub(super) after_interruption: bool,
     pub(super) after_undo_interruption: bool,
@@ -330,6 +333,7 @@ impl Node {
             undo_interruptions: 0,
             holds_lock: false,
             must_inspect: true,
+            must_ask: false,
             after_interruption: false,
             after_undo_interruption: false,
             stopping: None,
@@ -379,6 +383,30 @@ impl Node {
     /// Whether its group need not wait for it any more.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Succeeded | State::Failed | State::Skipped)
+    }
+
+    /// Whether its undo was interrupted more often than is tried without a person.
+    pub(super) fn kills_its_runner(&self) -> bool {
+        self.undo_interruptions > self.def.retry.interruptions
+    }
+
+    /// A group that is not done, taken up: it opens once its lock is held (again), and as one of the instances that its
+    /// `for_each` lets be at it.
+    pub(super) fn reopen(&mut self) {
+        let has_lock = self.lock.is_none() || self.holds_lock;
+        let is_in = self.state == State::Open || !self.is_instance();
+        self.state = if has_lock && is_in { State::Open } else { State::Blocked };
+    }
+
+    /// A step that ended without succeeding, taken up: it starts over, unless a person has to be asked first.
+    pub(super) fn take_up(&mut self) {
+        if std::mem::take(&mut self.must_ask) {
+            let message = "it was stopped at work, and nothing can tell whether it has acted";
+            self.failure = Some(needs_person(message, ASK));
+            self.state = State::Paused;
+        } else {
+            self.state = State::Blocked;
+        }
     }
 
     pub(super) fn load(&self) -> Load {

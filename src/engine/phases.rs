@@ -59,14 +59,15 @@ impl Engine {
         self.load.serving > 0 && self.graph.node_weights().any(|node| node.load().serving > 0 && node.stopping.is_some())
     }
 
-    /// Whether every lock that a step waits for is held by a step of this run that will not give it back by itself: one
-    /// that is paused, or that serves until those who wait are over.
+    /// Whether every lock that a step waits for is held by a step of this run. Asked when nothing is at work but what
+    /// serves: then nobody gives one back by itself.
     fn locks_are_our_own(&self) -> bool {
         let mut waiting = self.graph.node_weights().filter(|node| node.state == State::Locking);
         self.load.locking == 0
             || waiting.all(|waiting| {
-                let mut holders = self.graph.node_weights().filter(|node| node.holds_lock && node.lock == waiting.lock);
-                holders.any(|holder| holder.state == State::Paused || holder.load().serving > 0)
+                // Nothing else is at work, so that whichever step of ours holds it does not come to its end either: it
+                // is paused, serves, or is a group with nothing inside that moves.
+                self.graph.node_weights().any(|node| node.holds_lock && node.lock == waiting.lock)
             })
     }
 
@@ -155,6 +156,7 @@ impl Engine {
             Phase::New | Phase::Undoing | Phase::Stopping(Stop::Rollback) | Phase::Over(RunStatus::RolledBack) => {}
             _ => {
                 self.past_pivot = past_pivot;
+                self.try_undo_again();
                 self.has_settled = false;
                 self.stop(Stop::Rollback);
                 self.halt(&self.finally.clone(), true);
@@ -180,6 +182,9 @@ impl Engine {
 
     /// Makes a step as if it had not run, but for its history.
     pub(super) fn forget(&mut self, ix: Ix) {
+        if std::mem::take(&mut self.graph[ix].holds_lock) {
+            self.give_back(ix);
+        }
         let node = &mut self.graph[ix];
         node.state = State::Blocked;
         node.resolution = None;
@@ -192,6 +197,8 @@ impl Engine {
         node.is_failing = false;
         node.is_ready = false;
         node.interruptions = 0;
+        node.undo_interruptions = 0;
+        node.must_ask = false;
         node.stopping = None;
         self.refresh(ix);
     }
@@ -201,7 +208,15 @@ impl Engine {
         let node = &mut self.graph[ix];
         node.failures_now = 0;
         node.undo_failures_now = 0;
-        node.undo_interruptions = 0;
+    }
+
+    /// A person asks for undo again: what was given up is tried again.
+    pub(super) fn try_undo_again(&mut self) {
+        for node in self.graph.node_weights_mut() {
+            if matches!(node.state, State::UndoFailed | State::Failed) {
+                node.undo_interruptions = 0;
+            }
+        }
     }
 
     pub(super) fn finally_timer(&self) -> Option<Command> {

@@ -28,6 +28,7 @@ impl Engine {
         self.has_settled = false;
         self.stuck.clear();
         self.until = until.map(str::to_owned);
+        self.try_undo_again();
         let main = self.walk(&self.root.clone());
         for &ix in &main {
             self.refresh(ix);
@@ -67,9 +68,7 @@ impl Engine {
             let node = &mut self.graph[ix];
             node.stopping = None;
             match node.state {
-                State::Failed | State::Stopped | State::Paused if node.is_group() && !node.children.is_empty() => {
-                    node.state = State::Open;
-                }
+                State::Failed | State::Stopped | State::Paused if node.is_group() && !node.children.is_empty() => node.reopen(),
                 State::Failed | State::Stopped | State::Paused if node.then_rerun && node.next_undo().is_some() => {
                     node.state = State::UndoBlocked;
                 }
@@ -79,8 +78,10 @@ impl Engine {
                         // again, with the step that kills the runner each time.
                         node.interruptions = 0;
                     }
-                    node.state = State::Blocked;
+                    node.take_up();
                 }
+                // Its text was edited while it was stopped.
+                State::Blocked if node.must_ask => node.take_up(),
                 _ => {}
             }
         }
@@ -118,10 +119,8 @@ impl Engine {
             let node = &mut self.graph[ix];
             node.is_failing = false;
             match node.state {
-                State::Failed | State::Stopped | State::Paused if node.is_group() && !node.children.is_empty() => {
-                    node.state = State::Open;
-                }
-                State::Failed | State::Stopped | State::Paused => node.state = State::Blocked,
+                State::Failed | State::Stopped | State::Paused if node.is_group() && !node.children.is_empty() => node.reopen(),
+                State::Failed | State::Stopped | State::Paused => node.take_up(),
                 _ => {}
             }
         }
@@ -219,7 +218,7 @@ impl Engine {
             node.resolution = None;
             node.state = State::Blocked;
         } else if !(was_complete && knows_all) && node.state != State::Skipped {
-            node.state = State::Open;
+            node.reopen();
         }
     }
 
@@ -228,7 +227,7 @@ impl Engine {
         for ix in self.walk(&self.root.clone()).into_iter().rev() {
             let node = &self.graph[ix];
             if node.state == State::Succeeded && node.children.iter().any(|&child| !self.graph[child].is_done()) {
-                self.graph[ix].state = State::Open;
+                self.graph[ix].reopen();
             }
         }
     }

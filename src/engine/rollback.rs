@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use super::backoff;
 use super::definition::UndoDef;
 use super::event::{Command, Outcome, RunStatus, Timer};
-use super::forward::permanent;
+use super::forward::{asked, permanent};
 use super::node::{Ix, State};
 use super::run::{Engine, Phase};
 use crate::error::{ErrorClass, Failure};
@@ -24,9 +24,20 @@ impl Engine {
             node.undo_children_left = node.children.len();
             node.then_rerun = false;
             node.undo_failures_now = 0;
-            node.undo_interruptions = 0;
-            if !node.is_group() && node.next_undo().is_some() {
+            // One that was given up while the run was taken up stays so until a person asks again.
+            let is_given_up = node.state == State::UndoFailed && node.kills_its_runner();
+            if !node.is_group() && node.next_undo().is_some() && !is_given_up {
                 node.state = State::UndoBlocked;
+            }
+            if !node.is_group() && node.next_undo().is_none() && std::mem::take(&mut node.holds_lock) {
+                // Paused before it had done anything: nothing of it is left to be protected.
+                self.give_back(ix);
+            }
+        }
+        // `finally` starts anew behind the rollback; what it was at must not be in the way of that.
+        for ix in self.walk(&self.finally.clone()) {
+            if std::mem::take(&mut self.graph[ix].holds_lock) {
+                self.give_back(ix);
             }
         }
         // Where an orphan stood in the graph is not known any more: the last started goes first, before the rest.
@@ -59,19 +70,58 @@ impl Engine {
         let mut work = VecDeque::from(turn);
         while let Some(ix) = work.pop_front() {
             if self.graph[ix].is_group() && !self.graph[ix].children.is_empty() {
-                if !self.graph[ix].state.is_undo() {
-                    self.enter(ix, State::UndoOpen);
-                }
-                for child in self.graph[ix].children.clone() {
-                    self.graph[child].undo_waits -= 1;
-                    if self.graph[child].undo_waits == 0 {
-                        work.push_back(child);
-                    }
+                let node = &self.graph[ix];
+                if node.lock.is_some() && !node.holds_lock && self.has_something_to_undo(ix) {
+                    // What is inside was done under the group's lock, and is undone under it.
+                    self.enter(ix, State::UndoLocking);
+                } else {
+                    self.undo_open(ix, &mut work);
                 }
             } else if self.undo_one(ix) {
                 self.through(ix, &mut work);
             }
         }
+    }
+
+    /// It is the turn of what is inside a group.
+    fn undo_open(&mut self, ix: Ix, work: &mut VecDeque<Ix>) {
+        if !matches!(self.graph[ix].state, State::UndoOpen | State::Undone) {
+            self.enter(ix, State::UndoOpen);
+        }
+        for child in self.graph[ix].children.clone() {
+            self.graph[child].undo_waits -= 1;
+            if self.graph[child].undo_waits == 0 {
+                work.push_back(child);
+            }
+        }
+    }
+
+    /// The lock that undoing has waited for is held.
+    pub(super) fn undo_locked(&mut self, ix: Ix) {
+        if !self.graph[ix].is_group() {
+            return self.enter(ix, State::UndoQueued);
+        }
+        let mut work = VecDeque::new();
+        self.undo_open(ix, &mut work);
+        self.undo_from(work.into());
+    }
+
+    fn has_something_to_undo(&self, group: Ix) -> bool {
+        let mut inside = self.walk(&self.graph[group].children).into_iter();
+        inside.any(|ix| self.graph[ix].next_undo().is_some() && matches!(self.undo_of(ix), UndoDef::Built | UndoDef::Custom))
+    }
+
+    /// Whether every group around a step holds the lock that it has.
+    fn is_locked_around(&self, ix: Ix) -> bool {
+        let mut around = self.graph[ix].parent;
+        while let Some(group) = around {
+            let group = &self.graph[group];
+            if group.lock.is_some() && !group.holds_lock {
+                return false;
+            }
+            around = group.parent;
+        }
+        true
     }
 
     /// What is undone needs nothing of this step any more.
@@ -101,6 +151,9 @@ impl Engine {
     fn undo_one(&mut self, ix: Ix) -> bool {
         if self.graph[ix].next_undo().is_none() {
             return true;
+        }
+        if self.graph[ix].state == State::UndoFailed {
+            return false;
         }
         match self.undo_of(ix) {
             UndoDef::Nothing | UndoDef::Skip => {
@@ -143,7 +196,8 @@ impl Engine {
             .filter(|&ix| self.graph[ix].then_rerun && self.graph[ix].state == State::UndoBlocked)
             .collect();
         for ix in waiting {
-            if !self.everything_behind(ix).into_iter().any(|behind| self.graph[behind].then_rerun) {
+            let is_free = !self.everything_behind(ix).into_iter().any(|behind| self.graph[behind].then_rerun);
+            if is_free && self.is_locked_around(ix) {
                 self.queue_undo(ix);
             }
         }
@@ -176,6 +230,17 @@ impl Engine {
     pub(super) fn undo_ended(&mut self, ix: Ix, outcome: &Outcome) {
         let was_told = self.graph[ix].stopping.is_some();
         let goes_on = self.phase == Phase::Undoing || (self.graph[ix].then_rerun && self.phase == Phase::Forward);
+        if *outcome == Outcome::Interrupted {
+            // Over all sessions: a supervisor may take the run up again and again, and the undo kill each runner.
+            let node = &mut self.graph[ix];
+            node.after_undo_interruption = true;
+            node.undo_interruptions += 1;
+            if node.kills_its_runner() {
+                let help = "look at its log; `rollback` tries it again";
+                let failure = permanent("undoing it was interrupted too often", help);
+                return self.undo_is_given_up(ix, failure);
+            }
+        }
         match outcome {
             Outcome::Succeeded { .. } => self.undo_succeeded(ix, goes_on),
             Outcome::Failed { failure } => self.undo_failed(ix, failure, goes_on),
@@ -184,16 +249,8 @@ impl Engine {
                 self.enter(ix, State::UndoBlocked);
             }
             Outcome::Stopped | Outcome::Interrupted => {
-                let node = &mut self.graph[ix];
-                node.after_undo_interruption = true;
-                node.undo_interruptions += 1;
-                if node.undo_interruptions > node.def.retry.interruptions {
-                    let help = "look at its log; `rollback` tries it again";
-                    let failure = permanent("undoing it was interrupted too often", help);
-                    self.undo_is_given_up(ix, failure);
-                } else {
-                    self.enter(ix, State::UndoQueued);
-                }
+                self.graph[ix].after_undo_interruption = true;
+                self.enter(ix, State::UndoQueued);
             }
         }
     }
@@ -201,6 +258,7 @@ impl Engine {
     fn undo_succeeded(&mut self, ix: Ix, goes_on: bool) {
         let node = &mut self.graph[ix];
         node.after_undo_interruption = false;
+        node.undo_interruptions = 0;
         node.undo_failure = None;
         if let Some(inspection) = node.next_undo() {
             node.inspections[inspection].undone = true;
@@ -265,7 +323,7 @@ impl Engine {
     pub(super) fn undo_timer(&self, ix: Ix) -> Command {
         let node = &self.graph[ix];
         let wait = backoff::wait(&node.def.retry, node.undo_failures_now, &[&self.run, node.path.as_str(), "undo"]);
-        let asked = node.undo_failure.as_ref().and_then(|failure| failure.retry_after).unwrap_or_default();
+        let asked = asked(node.undo_failure.as_ref());
         Command::StartTimer {
             timer: Timer::UndoRetry { step: node.path.clone(), failures: node.undo_failures },
             after: wait.max(asked),

@@ -139,9 +139,7 @@ impl Engine {
             Event::CancelRequested { .. } => self.cancel(),
             Event::RollbackRequested { past_pivot, .. } => self.rollback(*past_pivot),
             // A request may have come in between the command and its answer: then the run is not over after all.
-            Event::Settled { status } => {
-                self.has_settled = self.phase == Phase::Over(*status) || (*status == RunStatus::Waiting && self.awaits_only());
-            }
+            Event::Settled { status } => self.has_settled = self.may_settle(*status),
             Event::TimerFired { timer: Timer::Finally { session } } => self.finally_is_out_of_time(*session),
             about_step => self.about_step(about_step),
         }
@@ -160,7 +158,11 @@ impl Engine {
             return self.fault(format!("`{path}` is not a step of this run"));
         };
         match verdict(&self.graph[ix], event) {
-            Verdict::Take => self.take(ix, event),
+            Verdict::Take => {
+                // A run that was left waiting goes on with the answer.
+                self.has_settled = false;
+                self.take(ix, event);
+            }
             // The lock was taken for a step that has given up waiting: give it back.
             Verdict::Late => {
                 self.has_dropped = true;
@@ -229,6 +231,11 @@ impl Engine {
     /// Whether nothing is left to do in this session, and that is journaled.
     pub fn is_at_rest(&self) -> bool {
         self.has_settled
+    }
+
+    /// Whether this is the end of the session. What comes in between `Settle` and its answer may have changed that.
+    pub fn may_settle(&self, status: RunStatus) -> bool {
+        self.phase == Phase::Over(status) || (status == RunStatus::Waiting && self.awaits_only())
     }
 
     /// Whether nothing at all is going on but waiting for people to answer: a driver may leave (journal

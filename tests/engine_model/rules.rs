@@ -23,6 +23,9 @@ pub struct Rules {
     dirty: BTreeSet<StepPath>,
     failures: BTreeMap<StepPath, u32>,
     interruptions: BTreeMap<StepPath, u32>,
+    undo_interruptions: BTreeMap<StepPath, u32>,
+    /// Ended with nobody knowing how far they came, must not be repeated unasked, and nobody was asked yet.
+    to_ask: BTreeSet<StepPath>,
     /// The last number of each step's attempts.
     numbers: BTreeMap<StepPath, u32>,
     cancels: u32,
@@ -49,6 +52,8 @@ impl Rules {
             dirty: BTreeSet::new(),
             failures: BTreeMap::new(),
             interruptions: BTreeMap::new(),
+            undo_interruptions: BTreeMap::new(),
+            to_ask: BTreeSet::new(),
             numbers: BTreeMap::new(),
             cancels: 0,
             is_finally_out_of_time: false,
@@ -100,6 +105,7 @@ impl Rules {
                     "`{step}` starts although the run was told to stop"
                 );
                 assert!(!matches!(node.def.body, Body::Approval { .. }), "an approval is nothing that runs");
+                assert!(!self.to_ask.contains(step), "`{step}` may have acted, and runs again without asking");
                 assert!(self.undoing.is_empty() || node.is_finally, "`{step}` starts while the run goes back");
                 self.needs_are_met(engine, step);
                 Self::has_been_inspected(engine, step);
@@ -126,6 +132,13 @@ impl Rules {
                 let node = engine.step(step).expect("known");
                 if node.state == State::Awaiting && digest == "d" && by.starts_with("ann") && *approved {
                     self.approved.insert(step.clone());
+                }
+            }
+            Event::AttemptEnded { step, outcome: Outcome::Stopped | Outcome::Interrupted, .. } => {
+                let node = engine.step(step).expect("known");
+                let is_asked = node.def.interrupted == Interrupted::AskPerson && !node.is_background();
+                if node.state == State::Running && is_asked && !node.is_finally {
+                    self.to_ask.insert(step.clone());
                 }
             }
             Event::CancelRequested { .. } | Event::RollbackRequested { .. } => {
@@ -193,7 +206,7 @@ impl Rules {
                         let node = engine.step(step).expect("known");
                         let interruptions = self.interruptions.entry(step.clone()).or_default();
                         *interruptions += u32::from(!node.is_background() && !node.is_finally);
-                        if node.def.interrupted == Interrupted::AskPerson {
+                        if node.def.interrupted == Interrupted::AskPerson && !node.is_finally {
                             let waits = matches!(node.state, State::Paused | State::Stopped) || node.state.is_undo();
                             assert!(waits, "`{step}` may have acted, and goes on as {:?} without asking", node.state);
                         }
@@ -205,6 +218,11 @@ impl Rules {
             }
             Event::UndoEnded { step, outcome, .. } => {
                 self.undoing.remove(step);
+                let node = engine.step(step).expect("known");
+                let interruptions = self.undo_interruptions.entry(step.clone()).or_default();
+                *interruptions += u32::from(*outcome == Outcome::Interrupted);
+                let bound = node.def.retry.interruptions + 1;
+                assert!(*interruptions <= bound, "undoing `{step}` was interrupted {interruptions} times and nobody was asked");
                 if matches!(outcome, Outcome::Succeeded { .. }) && engine.step(step).is_some_and(|n| n.next_undo().is_none()) {
                     self.dirty.remove(step);
                 }
@@ -215,8 +233,27 @@ impl Rules {
             if matches!(node.state, State::Paused | State::Succeeded) {
                 self.interruptions.remove(&node.path);
             }
+            if matches!(node.state, State::UndoFailed | State::Undone) {
+                self.undo_interruptions.remove(&node.path);
+            }
+            if node.state == State::Paused || node.state.is_undo() {
+                self.to_ask.remove(&node.path);
+            }
             if node.state == State::Succeeded && matches!(node.def.body, Body::Approval { .. }) && !node.is_group() {
                 assert!(self.approved.contains(&node.path), "`{}` succeeded and nobody approved", node.path);
+            }
+        }
+    }
+
+    /// What is at work inside a group that has a lock is at work under it, and so is every step under its own.
+    pub fn locks_are_held(&self, engine: &Engine, locks: &BTreeMap<String, StepPath>) {
+        for step in self.at_work.iter().chain(&self.serving).chain(&self.undoing) {
+            let mut at = Some(step.clone());
+            while let Some(path) = at {
+                if let Some(lock) = engine.step(&path).and_then(|node| node.lock.as_ref()) {
+                    assert_eq!(locks.get(lock), Some(&path), "`{step}` is at work while `{path}` does not hold `{lock}`");
+                }
+                at = path.parent();
             }
         }
     }

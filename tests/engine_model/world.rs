@@ -160,7 +160,13 @@ impl World {
         for event in self.engine.interrupted() {
             self.append(event);
         }
-        self.commands = self.engine.open_commands();
+        // A lock is given back before anything else is done, as in a live run: later it may be held again.
+        let (releases, commands) =
+            self.engine.open_commands().into_iter().partition(|command| matches!(command, Command::ReleaseLock { .. }));
+        self.commands = commands;
+        for release in releases {
+            self.carry_out(release);
+        }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "an event is handed over for good")]
@@ -170,6 +176,7 @@ impl World {
         let commands = self.engine.on(&event);
         assert_eq!(self.engine.fault_found(), None, "no event of an honest driver is illegal");
         self.rules.after(&self.engine, &event);
+        self.rules.locks_are_held(&self.engine, &self.locks);
         if matches!(event, Event::CancelRequested { .. }) && self.engine.status() != RunStatus::RollingBack {
             for node in self.engine.steps().filter(|node| matches!(node.state, State::Starting | State::Running)) {
                 let is_told = commands.iter().any(|command| matches!(command, Command::Stop { step, .. } if *step == node.path));
@@ -328,10 +335,9 @@ impl World {
         let node = self.engine.step(&step).expect("asked for");
         let (for_each, is_pipeline, is_background) = (node.def.for_each, node.is_group(), node.is_background());
         let lock = self.rng.random_bool(0.25).then(|| if self.rng.random_bool(0.5) { "l".to_owned() } else { "m".to_owned() });
-        // A pipeline and what is inside it must not wait for each other's lock.
-
-        // Nor what serves and what it serves: the run would say so and stop.
-        let lock = lock.filter(|_| !is_pipeline && !is_background && step.parent().is_none());
+        // What is inside a pipeline must not wait for that one's lock, nor what is served for that of what serves: the
+        // run would say so and stop.
+        let lock = lock.filter(|_| !is_background && step.parent().is_none());
         let resolution = if self.goes_wrong(0.04) {
             Resolution::Failed { failure: self.failure() }
         } else if self.rng.random_bool(0.1) {
