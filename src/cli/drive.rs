@@ -18,7 +18,7 @@ use crate::secret::{map_strings, unmarked};
 use crate::steps::Registry;
 
 /// How often a run that another process carries on is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether the command stays when only a person can go on.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]

@@ -223,19 +223,32 @@ fn wrong_command_line(error: &clap::Error, args: &[OsString]) -> Exit {
 
 /// Who is at the keyboard: `user@host`.
 fn by() -> String {
-    let named = ["USER", "LOGNAME"].into_iter().filter_map(|variable| std::env::var(variable).ok()).find(|name| !name.is_empty());
     let host = hostname::get().map_or_else(|_| "?".to_owned(), |host| host.to_string_lossy().into_owned());
-    format!("{}@{host}", named.or_else(account).as_deref().unwrap_or("?"))
+    format!("{}@{host}", account())
 }
 
-/// The name of the account that this process runs under, where no variable says it: in containers and services.
-fn account() -> Option<String> {
+/// The name of the account that this process runs under. Not from the environment, where everybody may write any name:
+/// an approval names who may give it. An account without a name is its number.
+fn account() -> String {
     use std::os::unix::fs::MetadataExt as _;
-    let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
-    let account = accounts.lines().find(|line| line.split(':').nth(2) == Some(id.as_str()))?;
-    account.split(':').next().map(str::to_owned)
+    let Ok(process) = std::fs::metadata("/proc/self") else { return named().unwrap_or_else(|| "?".to_owned()) };
+    let id = process.uid().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let account = accounts.lines().find(|line| line.split(':').nth(2) == Some(id.as_str()));
+    let listed = account.and_then(|line| line.split(':').next()).map(str::to_owned);
+    // Accounts of a directory service are in no file.
+    listed.or_else(named).unwrap_or(id)
 }
+
+/// What the system's own `id` says.
+fn named() -> Option<String> {
+    let said = std::process::Command::new("/usr/bin/id").arg("-un").output().ok().filter(|said| said.status.success())?;
+    let name = String::from_utf8(said.stdout).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+/// How long work on the disk is waited for when everything else is over.
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Runs a future to its end. Only commands that need one start a runtime: `ferry --version` does not pay for it.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Fault> {
@@ -243,7 +256,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Fault> {
         .enable_all()
         .build()
         .map_err(|error| Fault::wrong("cannot start the runtime").cause(error).exit(Exit::Failed))?;
-    Ok(runtime.block_on(future))
+    let result = runtime.block_on(future);
+    // Disk work that hangs must not hold the process: what was begun on a file is whole or nothing at any moment.
+    runtime.shutdown_timeout(LAST_WAIT);
+    Ok(result)
 }
 
 /// The name that was probably meant.

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-use super::drive::{Drive, Waiting, until_free};
+use super::drive::{Drive, LOOK, Waiting, until_free};
 use super::ending::{self, Asked};
 use super::project::read_run;
 use super::{Context, Exit, Fault, block_on, by};
-use crate::engine::{Engine, Node, UndoDef};
-use crate::executor::fold_run;
+use crate::engine::{Engine, Node, RunStatus, UndoDef};
+use crate::executor::{ExecutorError, fold_run};
 use crate::journal::{Journal, Request};
 use crate::report::telling::counted;
 
@@ -42,6 +42,10 @@ impl Rollback {
         if self.plan {
             return show(context, &engine);
         }
+        let is_live = journal.holder(&run)?.is_some();
+        if is_live && engine.is_past_pivot() && !self.past_pivot {
+            return Err(ExecutorError::PastPivot { run }.into());
+        }
         if !self.yes && context.can_ask() {
             context.out.note(&text(&engine));
             if !Context::ask("undo these?") {
@@ -61,7 +65,8 @@ impl Rollback {
         context.out.note(&format!("run {run} is at work: its runner is asked to roll back"));
         block_on(async {
             journal.put(run, &Request::Rollback { by: by(), past_pivot: self.past_pivot }).await?;
-            until_free(journal, run).await
+            self.until_taken(journal, run).await?;
+            Ok::<_, Fault>(until_free(journal, run).await?)
         })??;
         let (engine, _) = fold_run(journal, run)?;
         let exit = ending::exit_of(&engine, Asked::Rollback);
@@ -71,6 +76,23 @@ impl Rollback {
             context.out.text(&ending::text(&engine, None, &Value::Null))?;
         }
         Ok(exit)
+    }
+
+    /// Waits until the runner has taken the request. It drops one that comes too late: the pivot may have started since
+    /// this command has looked.
+    async fn until_taken(&self, journal: &Journal, run: &str) -> Result<(), Fault> {
+        while journal.letters(run, 0)?.iter().any(|letter| matches!(letter.request, Request::Rollback { .. })) {
+            if journal.holder(run)?.is_none() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let (engine, _) = fold_run(journal, run)?;
+        let goes_back = matches!(engine.status(), RunStatus::RollingBack | RunStatus::RolledBack | RunStatus::RollbackFailed);
+        if engine.is_past_pivot() && !self.past_pivot && !goes_back && journal.holder(run)?.is_some() {
+            return Err(ExecutorError::PastPivot { run: run.to_owned() }.into());
+        }
+        Ok(())
     }
 }
 

@@ -150,7 +150,7 @@ pub struct Question {
 impl Question {
     /// Whether this person (`user@host`) may answer. An approver without `@` is a user on any machine.
     pub fn may_answer(&self, by: &str) -> bool {
-        let user = by.split('@').next().unwrap_or(by);
+        let user = by.rsplit_once('@').map_or(by, |(user, _)| user);
         self.approvers.is_empty() || self.approvers.iter().any(|name| name == by || name == user)
     }
 }

@@ -28,6 +28,14 @@ impl Engine {
                     // Only what would go on for ever is left: it serves nobody any more.
                     if self.load.active == self.load.serving {
                         self.tell_all_serving();
+                    } else if self.load.active == self.load.serving + self.load.locking
+                        && !self.is_any_told()
+                        && self.locks_are_our_own()
+                        && !std::mem::replace(&mut self.finally_is_closed, true)
+                    {
+                        // What holds the lock waits for a resume, and that for `finally` to end.
+                        self.halt(&self.finally.clone(), true);
+                        continue;
                     }
                     return;
                 }

@@ -106,8 +106,27 @@ impl Engine {
             if is_on_its_way && self.is_waiting(ix) {
                 self.graph[ix].state = State::Blocked;
             }
+            self.unlock_waiting(ix);
         }
         self.recount();
+    }
+
+    /// What it waits for again may have to be done under the same lock: it takes it anew when its turn comes.
+    fn unlock_waiting(&mut self, ix: Ix) {
+        let node = &self.graph[ix];
+        if !node.holds_lock {
+            return;
+        }
+        let is_resting = match node.state {
+            State::Blocked => true,
+            State::Open => !self.walk(&node.children).iter().any(|&inner| self.graph[inner].state == State::Running),
+            _ => false,
+        };
+        if is_resting && self.is_waiting(ix) {
+            self.graph[ix].holds_lock = false;
+            self.graph[ix].state = State::Blocked;
+            self.give_back(ix);
+        }
     }
 
     /// Takes `finally` up where the runner died: what is done stays done, with a new budget.

@@ -68,6 +68,7 @@ impl Engine {
     /// chain may be 10,000 steps long.
     fn undo_from(&mut self, turn: Vec<Ix>) {
         let mut work = VecDeque::from(turn);
+        let mut stays = Vec::new();
         while let Some(ix) = work.pop_front() {
             if self.graph[ix].is_group() && !self.graph[ix].children.is_empty() {
                 let node = &self.graph[ix];
@@ -79,6 +80,29 @@ impl Engine {
                 }
             } else if self.undo_one(ix) {
                 self.through(ix, &mut work);
+            } else if self.graph[ix].state == State::UndoFailed {
+                stays.push(ix);
+            }
+        }
+        for ix in stays {
+            self.unlock_around(ix);
+        }
+    }
+
+    /// A step stays as it is. The groups around it in which nothing moves any more give their locks back, as a step does
+    /// that could not be undone: others may have to go back under them.
+    fn unlock_around(&mut self, ix: Ix) {
+        let mut around = self.graph[ix].parent;
+        while let Some(group) = around {
+            let node = &self.graph[group];
+            around = node.parent;
+            if node.state == State::UndoOpen && node.holds_lock && node.inside.active == 0 {
+                let is_queued = |&inner: &Ix| self.graph[inner].state == State::UndoQueued;
+                // Usually it is right here, and nothing has to be walked.
+                if !node.children.iter().any(is_queued) && !self.walk(&node.children).iter().any(is_queued) {
+                    self.graph[group].holds_lock = false;
+                    self.give_back(group);
+                }
             }
         }
     }
@@ -279,6 +303,7 @@ impl Engine {
                 let mut work = VecDeque::new();
                 self.through(ix, &mut work);
                 self.undo_from(work.into());
+                self.unlock_around(ix);
             }
         }
     }
@@ -306,6 +331,7 @@ impl Engine {
         } else {
             node.undo_failure = Some(failure);
             self.enter(ix, State::UndoFailed);
+            self.unlock_around(ix);
         }
     }
 

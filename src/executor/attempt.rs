@@ -35,6 +35,8 @@ pub(super) struct Work {
     pub(super) interrupted: bool,
     pub(super) checkpoint: Option<Value>,
     pub(super) timeout: Timeout,
+    /// Whether it must not be repeated unasked.
+    pub(super) asks: bool,
     pub(super) outbox: Option<Outbox>,
     /// Fired when the run wants it to stop.
     pub(super) cancel: CancellationToken,
@@ -76,7 +78,14 @@ impl Work {
     }
 
     fn limits<'a>(&'a self, stop: &'a CancellationToken, signals: &'a StepSignals) -> Limits<'a> {
-        Limits { cancel: &self.cancel, stop, timeout: &self.timeout, grace: self.session.settings.grace, signals }
+        Limits {
+            cancel: &self.cancel,
+            stop,
+            timeout: &self.timeout,
+            asks: self.asks,
+            grace: self.session.settings.grace,
+            signals,
+        }
     }
 
     fn make(&self, body: &Value) -> Result<Box<dyn DynStep>, Failure> {

@@ -15,7 +15,7 @@ use super::session::inside;
 use super::surroundings::{Surroundings, digest, surroundings};
 use super::tasks::{Key, Ticket};
 use super::{ExecutorError, inbox};
-use crate::engine::{Command, Event, Node, Outcome, Resolution, StepPath, StopReason, Timeout, Timer, UndoDef};
+use crate::engine::{Command, Event, Interrupted, Node, Outcome, Resolution, StepPath, StopReason, Timeout, Timer, UndoDef};
 use crate::error::Failure;
 use crate::journal::JournalError;
 use crate::pipeline::template::render;
@@ -89,7 +89,14 @@ impl Loop {
         }
     }
 
-    fn start_timer(&mut self, timer: Timer, after: std::time::Duration) {
+    fn start_timer(&mut self, timer: Timer, mut after: std::time::Duration) {
+        if let Timer::Approval { step } = &timer
+            && let Some(asked) = self.asked_at.get(step)
+        {
+            // An earlier session has put the question: the wall clock bridges the time between two processes.
+            let gone = self.session.clock.now().duration_since(*asked);
+            after = after.saturating_sub(std::time::Duration::try_from(gone).unwrap_or_default());
+        }
         let (outbox, key) = (self.outbox.clone(), Key::Timer(timer.clone()));
         // On the monotonic clock: a wall clock that jumps moves nothing.
         self.spawn(key, |ends, _, _| async move {
@@ -194,6 +201,7 @@ impl Loop {
                 interrupted: false,
                 checkpoint: None,
                 timeout,
+                asks: false,
                 outbox: None,
                 cancel,
                 over,
@@ -225,9 +233,10 @@ impl Loop {
             let seen = node.inspections.last().cloned();
             let seen = seen.ok_or_else(|| permanent("the step was not inspected", "this is a bug of ferry"))?;
             let around = Surroundings::recorded(&level, &self.session, &seen.surroundings);
-            Ok((seen, node.checkpoint.clone(), around, node.inspections.len() - 1))
+            let asks = node.def.interrupted == Interrupted::AskPerson;
+            Ok((seen, node.checkpoint.clone(), around, node.inspections.len() - 1, asks))
         });
-        let (seen, checkpoint, around, inspection) = match prepared {
+        let (seen, checkpoint, around, inspection, asks) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => {
                 let outcome = Outcome::Failed { failure };
@@ -249,6 +258,7 @@ impl Loop {
                 interrupted,
                 checkpoint,
                 timeout,
+                asks,
                 outbox,
                 cancel,
                 over,
@@ -307,6 +317,7 @@ impl Loop {
             interrupted: false,
             checkpoint: node.checkpoint.clone(),
             timeout: Timeout::default(),
+            asks: false,
             outbox: None,
             cancel: CancellationToken::new(),
             over: CancellationToken::new(),

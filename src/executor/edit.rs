@@ -11,7 +11,7 @@ use super::level::Level;
 use super::render::{config, sha256_of};
 use super::scope::{self, View};
 use super::session::{Session, inside};
-use super::start::{Taken, read};
+use super::start::{Folded, Taken, read};
 use super::surroundings::{digest, surroundings};
 use super::{Document, Executor, ExecutorError};
 use crate::engine::edit::{Change, ChangeKind, compare};
@@ -77,7 +77,7 @@ impl EditTable {
 impl Executor {
     /// What an edited pipeline would mean for a run. Changes nothing, and needs no lease.
     pub async fn compare(&self, run: &str, path: &Path, loaded: &Loaded) -> Result<EditTable, ExecutorError> {
-        let (engine, document, started_at) = read(&self.journal, run).await?;
+        let Folded { engine, document, started_at, .. } = read(&self.journal, run).await?;
         let edited = edited(&document, path, loaded)?;
         let session = Arc::new(Session::looking(self, run, started_at, &edited));
         let (table, _) = self.table(&session, &engine, &document, &edited, loaded, &BTreeMap::new()).await?;

@@ -29,6 +29,8 @@ pub(super) struct Limits<'a> {
     pub(super) stop: &'a CancellationToken,
     pub(super) timeout: &'a Timeout,
     pub(super) grace: Duration,
+    /// Whether it must not be repeated unasked: then nobody but a person can say what a passed limit means.
+    pub(super) asks: bool,
     pub(super) signals: &'a StepSignals,
 }
 
@@ -58,7 +60,11 @@ impl Limits<'_> {
         let begun = Instant::now();
         let attempt = async {
             match self.timeout.attempt {
-                Some(limit) => sleep_until(begun + limit).await,
+                // A limit beyond what a clock can tell is none.
+                Some(limit) => match begun.checked_add(limit) {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                },
                 None => std::future::pending().await,
             }
         };
@@ -72,7 +78,7 @@ impl Limits<'_> {
                 tokio::time::sleep(limit.saturating_sub(idle)).await;
             }
         };
-        tokio::select! {
+        let error = tokio::select! {
             () = attempt => {
                 let limit = Span(self.timeout.attempt.unwrap_or_default());
                 StepError::transient(format!("the attempt did not end within {limit}"))
@@ -83,7 +89,12 @@ impl Limits<'_> {
                 StepError::transient(format!("the attempt made no progress for {limit}"))
                     .help("see in its log what it waits for, or raise `timeout: { idle: … }`")
             }
+        };
+        if !self.asks {
+            return error;
         }
+        StepError::needs_person(format!("{}, and nothing can tell whether it has acted", error.message))
+            .help("look at the world yourself; `resume` runs it again, `rollback` undoes it")
     }
 }
 

@@ -1,6 +1,10 @@
 //! SIGINT and SIGTERM as requests.
 
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
 /// What the person at the keyboard, or the machine, asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     /// SIGINT once, or SIGTERM.
     Cancel,
@@ -8,11 +12,21 @@ pub(super) enum Request {
     EndAtOnce,
 }
 
+/// The exit status of a process that a SIGINT ended.
+const INTERRUPTED: i32 = 130;
+
 /// The requests of this process's signals; none when they are not listened to.
 pub(super) struct Requests {
-    #[cfg(unix)]
-    streams: Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>,
-    interrupts: u32,
+    requests: Option<mpsc::UnboundedReceiver<Request>>,
+    watcher: Option<AbortHandle>,
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
 }
 
 impl Requests {
@@ -20,19 +34,42 @@ impl Requests {
     pub(super) fn new(listens: bool) -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         let streams = listens.then(|| Some((signal(SignalKind::interrupt()).ok()?, signal(SignalKind::terminate()).ok()?)));
-        Self { streams: streams.flatten(), interrupts: 0 }
+        let Some((mut interrupt, mut terminate)) = streams.flatten() else { return Self { requests: None, watcher: None } };
+        let (sender, requests) = mpsc::unbounded_channel();
+        // Beside the loop: from here on the process does not end by a signal by itself, and whatever the loop hangs in, a
+        // journal on a dead disk or its own end, a person can still end it.
+        let watcher = tokio::spawn(async move {
+            let mut interrupts = 0;
+            loop {
+                let request = tokio::select! {
+                    _ = interrupt.recv() => {
+                        interrupts += 1;
+                        if interrupts == 1 { Request::Cancel } else { Request::EndAtOnce }
+                    }
+                    _ = terminate.recv() => Request::Cancel,
+                };
+                if interrupts > 2 || sender.send(request).is_err() {
+                    std::process::exit(INTERRUPTED);
+                }
+            }
+        });
+        Self { requests: Some(requests), watcher: Some(watcher.abort_handle()) }
     }
 
     /// The next request; never, when signals are not listened to.
-    #[cfg(unix)]
     pub(super) async fn next(&mut self) -> Request {
-        let Some((interrupt, terminate)) = &mut self.streams else { return std::future::pending().await };
-        tokio::select! {
-            _ = interrupt.recv() => {
-                self.interrupts += 1;
-                if self.interrupts > 1 { Request::EndAtOnce } else { Request::Cancel }
+        let next = match &mut self.requests {
+            Some(requests) => requests.recv().await,
+            None => None,
+        };
+        match next {
+            Some(Request::EndAtOnce) => {
+                // It outlives the session: what comes behind that may hang as well.
+                self.watcher = None;
+                Request::EndAtOnce
             }
-            _ = terminate.recv() => Request::Cancel,
+            Some(request) => request,
+            None => std::future::pending().await,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! outcome; the engine owns those, and a driver for another engine can be put beside this one.
 
 mod attempt;
+mod bounds;
 mod carry;
 mod document;
 mod edit;

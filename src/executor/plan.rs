@@ -277,6 +277,7 @@ impl Planner {
             interrupted: false,
             checkpoint: None,
             timeout: Timeout { attempt: def.timeout.attempt, idle: None },
+            asks: false,
             outbox: None,
             cancel: CancellationToken::new(),
             over: CancellationToken::new(),

@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::bounds;
 use super::inbox::{self, Inbox};
 use super::session::Session;
 use super::tasks::{Key, Message, Outbox};
 use super::{Executor, ExecutorError, guard_signals};
-use crate::engine::{Command, Engine, Event, RunStatus};
+use crate::engine::{Command, Engine, Event, RunStatus, StepPath};
 use crate::journal::{Journal, JournalError, Lease};
 
 /// More events than this are not waited for: what is at work is to hear of its checkpoints.
@@ -39,6 +41,8 @@ pub(super) struct Loop {
     /// Everything that was spawned: dropping it aborts all.
     pub(super) tasks: JoinSet<Result<(), JournalError>>,
     pub(super) active: HashMap<Key, Active>,
+    /// When the questions that are open were put.
+    pub(super) asked_at: HashMap<StepPath, Timestamp>,
     /// How many tasks were started.
     pub(super) started: u64,
     signals: guard_signals::Requests,
@@ -61,6 +65,7 @@ impl Loop {
             messages,
             tasks: JoinSet::new(),
             active: HashMap::new(),
+            asked_at: HashMap::new(),
             started: 0,
             signals,
             by: executor.by.clone(),
@@ -79,7 +84,13 @@ impl Loop {
 
     /// A run that is taken up: why, what its death meant for what was at work, then what is still open. `letters` ask
     /// for what is over.
-    pub(super) async fn take_up(mut self, why: Vec<Event>, letters: Vec<i64>) -> Result<RunStatus, ExecutorError> {
+    pub(super) async fn take_up(
+        mut self,
+        why: Vec<Event>,
+        letters: Vec<i64>,
+        asked_at: HashMap<StepPath, Timestamp>,
+    ) -> Result<RunStatus, ExecutorError> {
+        self.asked_at = asked_at;
         let result = async {
             let mut first: Vec<Message> = why.into_iter().map(message).collect();
             for (message, letter) in first.iter_mut().zip(&letters) {
@@ -108,9 +119,19 @@ impl Loop {
             if self.engine.is_at_rest() {
                 return Ok(());
             }
-            let batch = self.next_batch().await?;
-            let commands = self.commit(batch).await?;
-            self.carry_out_all(commands).await?;
+            let mut batch = self.next_batch().await?;
+            // Alone and last, and only when it still is the end: the list of runs tells the last one that was written.
+            let ends: Vec<Message> = batch.extract_if(.., |one| matches!(one.event, Event::Settled { .. })).collect();
+            if !batch.is_empty() {
+                let commands = self.commit(batch).await?;
+                self.carry_out_all(commands).await?;
+            }
+            let end = ends.into_iter().next_back();
+            if let Some(end) = end.filter(|end| matches!(end.event, Event::Settled { status } if self.engine.may_settle(status)))
+            {
+                let commands = self.commit(vec![end]).await?;
+                self.carry_out_all(commands).await?;
+            }
         }
     }
 
@@ -185,13 +206,16 @@ impl Loop {
                 tracing::warn!(?event, "a request came too late or is refused, and is dropped");
                 continue;
             }
-            events.push(event);
+            events.push(bounds::bounded(event));
             afterwards.push((durable, ends));
         }
         let records = self.journal.append_answering(&self.lease, events, letters).await?;
         let mut commands = Vec::new();
         for (record, (durable, ends)) in records.iter().zip(afterwards) {
             commands.extend(self.engine.on(&record.event));
+            if let Event::ApprovalAsked { step, .. } = &record.event {
+                self.asked_at.insert(step.clone(), record.at);
+            }
             for observer in &self.session.observers {
                 observer.record(record, &self.engine);
             }
@@ -230,7 +254,9 @@ impl Loop {
             active.cancel.cancel();
         }
         // A step that holds its thread does not hold up the end: the process goes, and the journal knows what was begun.
-        let _ = tokio::time::timeout(LAST_WAIT, self.tasks.shutdown()).await;
+        let is_at_once = matches!(result, Err(ExecutorError::Interrupted { .. }));
+        let wait = if is_at_once { LAST_WAIT / 10 } else { LAST_WAIT };
+        let _ = tokio::time::timeout(wait, self.tasks.shutdown()).await;
         let status = self.engine.status();
         // Every task that shared the lease is gone.
         if let Ok(lease) = Arc::try_unwrap(self.lease) {

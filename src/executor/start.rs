@@ -1,5 +1,6 @@
 //! The ways into a session: start, resume, roll back, cancel; and requests to a session of another process.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
@@ -28,12 +29,17 @@ pub fn fold(records: &[Record]) -> Engine {
 
 /// The state of a run as its journal tells it, and when it began. No more than one event lies in memory.
 pub fn fold_run(journal: &Journal, run: &str) -> Result<(Engine, Timestamp), JournalError> {
+    fold_each(journal, run, |_| {})
+}
+
+fn fold_each(journal: &Journal, run: &str, mut see: impl FnMut(&Record)) -> Result<(Engine, Timestamp), JournalError> {
     let mut engine = Engine::new();
     let mut started_at = Timestamp::default();
     journal.each(run, 0, |record| {
         if record.seq == 1 {
             started_at = record.at;
         }
+        see(&record);
         drop(engine.on(&record.event));
     })?;
     Ok((engine, started_at))
@@ -45,6 +51,7 @@ pub(super) struct Taken {
     pub(super) engine: Engine,
     pub(super) document: Document,
     pub(super) started_at: Timestamp,
+    pub(super) asked_at: HashMap<StepPath, Timestamp>,
 }
 
 impl Executor {
@@ -192,7 +199,7 @@ impl Executor {
         self.journal.run(run)?;
         let lease = self.journal.acquire(run, &self.by).await?;
         match read(&self.journal, run).await {
-            Ok((engine, document, started_at)) => Ok(Taken { lease, engine, document, started_at }),
+            Ok(Folded { engine, document, started_at, asked_at }) => Ok(Taken { lease, engine, document, started_at, asked_at }),
             Err(error) => {
                 self.journal.release(lease).await?;
                 Err(error)
@@ -232,14 +239,16 @@ impl Executor {
             };
             knows(loaded, until)?;
             self.enter(&session, &taken.engine, loaded, &taken.document).await?;
-            // What was asked of an earlier runner is over. Answers of people stay good.
+            // What was asked of an earlier runner is over. Answers of people stay good, and so does what was asked since
+            // this one has the lease.
             let letters = self.journal.letters(&run, 0)?;
-            let stale = letters.iter().filter(|letter| !matches!(letter.request, Request::Approve { .. }));
+            let earlier = letters.iter().take_while(|letter| letter.id <= taken.lease.last_letter());
+            let stale = earlier.filter(|letter| !matches!(letter.request, Request::Approve { .. }));
             Ok::<_, ExecutorError>(stale.map(|letter| letter.id).collect::<Vec<_>>())
         }
         .await;
         match entered {
-            Ok(stale) => Loop::new(self, session, taken.engine, taken.lease).take_up(why, stale).await,
+            Ok(stale) => Loop::new(self, session, taken.engine, taken.lease).take_up(why, stale, taken.asked_at).await,
             Err(error) => self.give_back(taken, error).await,
         }
     }
@@ -289,15 +298,32 @@ async fn enter_module(session: &Session, node: &Node) -> Result<(), String> {
     Ok(())
 }
 
+/// A run as its journal tells it.
+pub(super) struct Folded {
+    pub(super) engine: Engine,
+    pub(super) document: Document,
+    pub(super) started_at: Timestamp,
+    /// When each approval was asked for last.
+    asked_at: HashMap<StepPath, Timestamp>,
+}
+
 /// Folds a run, off the async threads: it may be long.
-pub(super) async fn read(journal: &Journal, run: &str) -> Result<(Engine, Document, Timestamp), ExecutorError> {
+pub(super) async fn read(journal: &Journal, run: &str) -> Result<Folded, ExecutorError> {
     let (reader, id) = (journal.clone(), run.to_owned());
-    let folded = tokio::task::spawn_blocking(move || fold_run(&reader, &id));
+    let folded = tokio::task::spawn_blocking(move || {
+        let mut asked_at = HashMap::new();
+        let (engine, started_at) = fold_each(&reader, &id, |record| {
+            if let Event::ApprovalAsked { step, .. } = &record.event {
+                asked_at.insert(step.clone(), record.at);
+            }
+        })?;
+        Ok::<_, JournalError>((engine, started_at, asked_at))
+    });
     let fault = |what: String| ExecutorError::Fault { run: run.to_owned(), what };
-    let (engine, started_at) = folded.await.map_err(|error| fault(format!("folding it found a bug: {error}")))??;
+    let (engine, started_at, asked_at) = folded.await.map_err(|error| fault(format!("folding it found a bug: {error}")))??;
     if let Some(what) = engine.fault_found() {
         return Err(fault(what.to_owned()));
     }
     let document = Document::of(run, engine.document())?;
-    Ok((engine, document, started_at))
+    Ok(Folded { engine, document, started_at, asked_at })
 }

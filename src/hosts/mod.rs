@@ -41,6 +41,8 @@ pub struct Finished {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
+    /// Whether it was asked to stop before it ended.
+    pub was_asked: bool,
     /// What it wrote to standard output, up to [`STDOUT_KEPT`].
     pub stdout: Vec<u8>,
     /// Whether it wrote more than that.

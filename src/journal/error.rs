@@ -96,6 +96,18 @@ pub enum JournalError {
         /// The database.
         path: PathBuf,
     },
+    /// The database engine gave up for a reason that says nothing about the file: no memory, a limit of its own.
+    #[error("cannot work with the journal `{}`: {why}", .path.display())]
+    #[diagnostic(
+        code(ferry::journal::failed),
+        help("nothing was half-written: try again; the file itself is not known to be damaged")
+    )]
+    Failed {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        why: String,
+    },
     /// Another runner holds the run.
     #[error("run `{run}` is held by {holder}, since {since}")]
     #[diagnostic(code(ferry::journal::held), help("watch it with `ferry show {run}`, or stop it with `ferry cancel {run}`"))]
@@ -161,7 +173,10 @@ impl JournalError {
                 Self::Unwritable { path, why }
             }
             Some(ErrorCode::NotADatabase) => Self::Damaged { path, what: "it is not a database".to_owned() },
-            _ => Self::Damaged { path, what: why },
+            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, what: why },
+            // A column that is not what the format says it is.
+            None => Self::Damaged { path, what: why },
+            Some(_) => Self::Failed { path, why },
         }
     }
 

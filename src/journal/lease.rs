@@ -16,6 +16,7 @@ pub const LEASE_TIME: Duration = Duration::from_secs(30);
 pub struct Lease {
     run: String,
     token: i64,
+    last_letter: i64,
     _session: Session,
 }
 
@@ -23,6 +24,11 @@ impl Lease {
     /// The run.
     pub fn run(&self) -> &str {
         &self.run
+    }
+
+    /// The latest letter in the run's inbox when the lease was taken: what comes later is for this runner.
+    pub fn last_letter(&self) -> i64 {
+        self.last_letter
     }
 
     /// Counts the run's runners. A writer whose token is not the latest is refused.
@@ -39,7 +45,7 @@ impl Journal {
         let session = Session::of(&holder);
         let text = serde_json::to_string(&holder).expect("a holder is plain data");
         let wanted = run.clone();
-        let token = self
+        let (token, last_letter) = self
             .write(move |connection| {
                 let of = |error: rusqlite::Error| JournalError::of(&path, &error);
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(of)?;
@@ -55,11 +61,14 @@ impl Journal {
                         |row| row.get(0),
                     )
                     .map_err(of)?;
+                let last_letter: i64 = transaction
+                    .query_row("SELECT coalesce(max(id), 0) FROM inbox WHERE run = ?1", [&wanted], |row| row.get(0))
+                    .map_err(of)?;
                 transaction.commit().map_err(of)?;
-                Ok(token)
+                Ok((token, last_letter))
             })
             .await?;
-        Ok(Lease { run, token, _session: session })
+        Ok(Lease { run, token, last_letter, _session: session })
     }
 
     /// Says that the runner still lives: needed every few seconds, for those who cannot ask after its process.

@@ -74,12 +74,19 @@ impl Journal {
 
     /// Gives a lock back. Giving back what is not held is no error.
     pub async fn unlock(&self, lease: &Lease, step: &StepPath, name: &str) -> Result<(), JournalError> {
-        let (path, run, step, name) = (self.path(), lease.run().to_owned(), step.clone(), name.to_owned());
+        let (path, run, token) = (self.path(), lease.run().to_owned(), lease.token());
+        let (step, name) = (step.clone(), name.to_owned());
         self.write(move |connection| {
-            connection
+            let of = |error: rusqlite::Error| JournalError::of(&path, &error);
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(of)?;
+            // A runner that was taken over may have slept: the step may hold the lock anew.
+            if !lease::check(&transaction, &run, token).map_err(of)? {
+                return Err(JournalError::Fenced { run });
+            }
+            transaction
                 .execute("DELETE FROM locks WHERE name = ?1 AND run = ?2 AND step = ?3", (&name, &run, step.as_str()))
-                .map_err(|error| JournalError::of(&path, &error))?;
-            Ok(())
+                .map_err(of)?;
+            transaction.commit().map_err(of)
         })
         .await
     }

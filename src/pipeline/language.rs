@@ -189,7 +189,12 @@ pub(crate) const RETRY: Level = Level {
             "How the wait grows: it doubles each time, grows by the first wait, or stays.",
         ),
         key("initial", "duration", DURATION, "The first wait. `1s` unless given."),
-        key("max", "duration", DURATION, "No wait is longer. `1m` unless given."),
+        key(
+            "max",
+            "duration",
+            DURATION,
+            "No wait is longer but one that the other side asks for, and that is cut at `1h`. `1m` unless given.",
+        ),
         key("jitter", "boolean", BOOL, "Whether a wait is drawn between half its length and its length. `true` unless given."),
         key(
             "exhausted",

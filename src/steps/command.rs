@@ -177,7 +177,7 @@ impl Command {
     /// Whether `check` says that the work is done. Any exit code but 0 says no: the tool it asks may not be there yet.
     async fn is_done(&self, ctx: &StepContext, check: &Line) -> Result<bool, StepError> {
         let finished = self.execute(ctx, check, None).await?;
-        if ctx.cancel.is_cancelled() {
+        if finished.was_asked {
             return Err(ctx.stopped());
         }
         match finished.code {
@@ -327,11 +327,11 @@ with:
             return Ok(Output::default());
         }
         let finished = self.execute(ctx, &self.run, self.stdin.clone()).await?;
-        if ctx.cancel.is_cancelled() {
-            return Err(ctx.stopped());
-        }
-        if ctx.over.is_cancelled() && finished.signal.is_some() {
-            return self.keep(finished);
+        // Only who was asked to stop was stopped: one that came to its end meanwhile has done what it has done, and one
+        // that catches the signal and exits with 0 has not.
+        if finished.was_asked {
+            // In the background it served until its duty was over; how it takes the signal is its own business.
+            return if ctx.cancel.is_cancelled() { Err(ctx.stopped()) } else { self.keep(finished) };
         }
         match finished.code {
             Some(code) if self.ok_codes.contains(&code) => self.keep(finished),
@@ -346,8 +346,8 @@ with:
         }
         let finished = self.execute(ctx, undo, None).await?;
         match finished.code {
+            _ if finished.was_asked => Err(ctx.stopped()),
             Some(0) => Ok(()),
-            _ if ctx.cancel.is_cancelled() => Err(ctx.stopped()),
             _ => Err(self.refused("the undo", undo, &finished)),
         }
     }

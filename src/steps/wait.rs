@@ -16,6 +16,8 @@ use crate::units::Span;
 
 /// How long one look at a URL or a port may take.
 const ONE_LOOK: Duration = Duration::from_secs(10);
+/// Tries do not follow each other faster than this.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// How often the step says that it is still there.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
@@ -47,7 +49,7 @@ pub struct Wait {
     /// A `host:port` that is tried until it accepts a connection.
     #[serde(default)]
     tcp: Option<String>,
-    /// How long to wait between two tries of `url` or `tcp`; 2 seconds, unless given.
+    /// How long to wait between two tries of `url` or `tcp`, at least 100 ms; 2 seconds, unless given.
     #[serde(default = "two_seconds")]
     every: Span,
     /// How long to try `url` or `tcp` before the step fails; an hour, unless given.
@@ -109,7 +111,7 @@ impl Wait {
             ctx.save(&Began { at: ctx.clock.now() }).await?;
             Duration::ZERO
         };
-        let end = ctx.clock.monotonic() + whole.saturating_sub(gone);
+        let end = ctx.clock.monotonic().saturating_add(whole.saturating_sub(gone));
         loop {
             let left = end.saturating_sub(ctx.clock.monotonic());
             if left.is_zero() {
@@ -149,7 +151,7 @@ impl Wait {
                     .help("find out why it does not answer, or raise `at_most`; then resume the run"));
             }
             say(ctx, format!("{}: {answer} (try {tries})", named(goal)));
-            pause(ctx, self.every.0.min(limit.saturating_sub(gone))).await?;
+            pause(ctx, self.every.0.max(SHORTEST).min(limit.saturating_sub(gone))).await?;
         }
     }
 }

@@ -138,7 +138,7 @@ impl World {
             }
             assert!(self.move_something(), "nothing is asked, nothing is at work, and the run has not settled");
         }
-        panic!("the run does not settle");
+        panic!("the run does not settle: {:?}, locks {:?}", self.commands, self.locks);
     }
 
     /// A new runner: folds the journal, which must give what the old one had, and goes on.

@@ -68,6 +68,10 @@ pub struct Act {
     /// `MARK` in it is the character that opens a mark.
     #[serde(default)]
     place: Option<String>,
+    /// It must not be repeated unasked.
+    #[serde(default)]
+    #[expect(dead_code, reason = "only its traits ask")]
+    once: bool,
     /// A place: its traces say where that is.
     #[serde(default)]
     shows: Option<String>,
@@ -114,8 +118,10 @@ impl Step for Act {
     type Before = Seen;
     type Output = Value;
 
-    fn traits(_: &Value) -> Traits {
-        Traits { undo: Undo::Built, interrupted: Interrupted::RunAgain }
+    fn traits(with: &Value) -> Traits {
+        let is_once = with.get("once") == Some(&Value::Bool(true));
+        let interrupted = if is_once { Interrupted::AskPerson } else { Interrupted::RunAgain };
+        Traits { undo: Undo::Built, interrupted }
     }
 
     async fn inspect(&self, ctx: &StepContext) -> Result<Seen, StepError> {

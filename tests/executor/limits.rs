@@ -158,3 +158,42 @@ async fn a_clock_that_jumps_moves_nothing() {
     assert!(records.windows(2).any(|pair| pair[1].at < pair[0].at), "the clock did jump");
     assert!(records.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
 }
+
+#[tokio::test]
+async fn what_is_too_large_for_the_journal_fails_its_step_and_nothing_else() {
+    let lab = Lab::new();
+    let text = "
+inputs: { big: { type: string } }
+steps:
+  - { id: config, uses: test.act, continue_on_error: true, with: { output: '{{ inputs.big }}{{ inputs.big }}' } }
+  - { id: list, uses: test.act, continue_on_error: true, for_each: { x: '{{ inputs.big }}', y: '{{ inputs.big }}' } }
+  - { id: fine, uses: test.act }
+";
+    let mut new = lab.new_run(text);
+    new.inputs.insert("big".to_owned(), "x".repeat(9 << 20).into());
+    let id = new.id.clone();
+    assert_eq!(lab.executor.start(new).await.expect("an end of its own"), RunStatus::Failed);
+    let engine = lab.engine(&id);
+    for step in ["config", "list"] {
+        assert!(failure(&engine, step).contains("more than the 16 MiB that the journal takes"), "{}", failure(&engine, step));
+    }
+    assert_eq!(lab.count("done fine"), 1);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_passed_asks_a_person_where_nothing_may_be_repeated() {
+    let lab = Lab::new();
+    let (run, status) =
+        lab.run("steps: [{ id: a, uses: test.act, timeout: 40ms, with: { waits_for: never, ticks: true, once: true } }]").await;
+    assert_eq!(status, RunStatus::Paused);
+    assert_eq!(lab.count("run a"), 1, "it may have acted");
+    let message = failure(&lab.engine(&run), "a");
+    assert_eq!(message, "the attempt did not end within 40ms, and nothing can tell whether it has acted");
+}
+
+#[tokio::test]
+async fn a_limit_beyond_all_clocks_is_none() {
+    let lab = Lab::new();
+    let (_, status) = lab.run("steps: [{ id: a, uses: test.act, timeout: 500000000000000000s }]").await;
+    assert_eq!(status, RunStatus::Succeeded);
+}

@@ -97,3 +97,28 @@ steps:
     assert_eq!(lab.engine(&run).fault_found(), None);
     assert!(!lab.records(&run).iter().any(|record| matches!(record.event, Event::ApprovalGiven { .. })));
 }
+
+#[tokio::test]
+async fn the_time_for_an_answer_does_not_start_anew_with_each_session() {
+    let mut lab = Lab::new();
+    let (run, status) = lab.run("steps: [{ id: go, uses: approval, with: { message: Go?, at_most: 1h } }]").await;
+    assert_eq!(status, RunStatus::Waiting);
+    lab.executor.settings.waits_for_people = true;
+    lab.executor.clock = std::sync::Arc::new(Later);
+    assert_eq!(lab.resume(&run).await, RunStatus::Failed);
+    assert_eq!(failure(&lab.engine(&run), "go"), "nobody answered in time");
+}
+
+/// Two hours from now.
+#[derive(Debug)]
+struct Later;
+
+impl ferry::clock::Clock for Later {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now() + jiff::SignedDuration::from_hours(2)
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}

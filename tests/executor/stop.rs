@@ -1,6 +1,6 @@
 //! Ends before the end: a dead runner, a cancel, a rollback; `finally`; locks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferry::engine::{Event, Outcome, RunStatus, State};
 use ferry::executor::{ExecutorError, Resume, fold};
@@ -346,4 +346,45 @@ async fn until_a_step_means_that_step_and_what_it_needs() {
     let error = lab.executor.start(new).await.expect_err("there is no such step");
     assert!(matches!(error, ExecutorError::Setup(_)), "{error:?}");
     assert_eq!(lab.executor.journal.runs().expect("readable").len(), 1);
+}
+
+#[tokio::test]
+async fn a_cancelled_step_that_must_not_be_repeated_is_asked_about_when_the_run_is_resumed() {
+    let lab = Lab::new();
+    let (run, session) = lab.spawn("steps: [{ id: a, uses: test.act, with: { waits_for: go, once: true } }]");
+    lab.until("run a").await;
+    lab.executor.request(&run, Request::Cancel { by: "bert@desk".to_owned() }).await.expect("room");
+    assert_eq!(session.await.expect("no panic").expect("an end"), RunStatus::Cancelled);
+    lab.write("go", "");
+    assert_eq!(lab.resume(&run).await, RunStatus::Paused);
+    assert_eq!(lab.count("run a"), 1);
+    assert_eq!(failure(&lab.engine(&run), "a"), "it was stopped at work, and nothing can tell whether it has acted");
+    assert_eq!(lab.resume(&run).await, RunStatus::Succeeded, "now somebody has looked");
+}
+
+#[tokio::test]
+async fn a_request_to_a_runner_that_is_still_opening_the_run_is_heard() {
+    let lab = Lab::new();
+    let command = "if [ -e hold ]; then touch began; while [ ! -e free ]; do sleep 0.01; done; fi; echo x";
+    let text = format!(
+        "secrets: {{ s: {{ command: '{command}' }} }}\nsteps: [{{ id: a, uses: test.act, with: {{ waits_for: go, name: '{{{{ run.id }}}}' }} }}]"
+    );
+    let (run, session) = lab.spawn(&text);
+    lab.until(&format!("run {run}")).await;
+    lab.executor.request(&run, Request::Cancel { by: "bert@desk".to_owned() }).await.expect("room");
+    assert_eq!(session.await.expect("no panic").expect("an end"), RunStatus::Cancelled);
+
+    lab.write("hold", "");
+    // Another process: what a command for a secret said is not remembered.
+    let other = Lab::on(tempfile::tempdir().expect("a folder"), lab.executor.journal.clone());
+    let (executor, id) = (other.executor.clone(), run.clone());
+    let session = tokio::spawn(async move { executor.resume(&id, Resume::default()).await });
+    let begun = Instant::now();
+    while !lab.path("began").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it never began");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    lab.executor.request(&run, Request::Cancel { by: "bert@desk".to_owned() }).await.expect("room");
+    lab.write("free", "");
+    assert_eq!(session.await.expect("no panic").expect("an end"), RunStatus::Cancelled);
 }

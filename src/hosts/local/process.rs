@@ -37,11 +37,12 @@ pub(super) async fn execute(
     // Whatever goes wrong from here on, dropping the lifeline ends the group.
     let mut child = spawn(invocation, vault, lifeline.group())?;
     let mut output = Output::new(vault, on_line);
-    let status = attend(&mut child, invocation, vault, &lifeline, cancel, grace, &mut output).await?;
+    let (status, was_asked) = attend(&mut child, invocation, vault, &lifeline, cancel, grace, &mut output).await?;
     lifeline.release().await;
     Ok(Finished {
         code: status.code(),
         signal: status.signal(),
+        was_asked,
         stdout_cut: output.stdout_cut,
         stdout: output.stdout,
         stderr_tail: output.tail.text(),
@@ -139,7 +140,7 @@ async fn attend(
     cancel: &CancellationToken,
     grace: Duration,
     output: &mut Output<'_>,
-) -> Result<ExitStatus, StepError> {
+) -> Result<(ExitStatus, bool), StepError> {
     let stdin = child.stdin.take();
     let input = invocation.stdin.as_ref().map(|text| reveal(vault, text)).transpose()?;
     let feed = async move {
@@ -151,7 +152,7 @@ async fn attend(
     tokio::pin!(feed);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let (mut out, mut err) = (vec![0; 16 << 10], vec![0; 16 << 10]);
-    let mut status = None;
+    let (mut status, mut was_asked) = (None, false);
     let (mut is_fed, mut is_asked, mut is_killed) = (false, false, false);
     let mut limit: Option<Instant> = None;
 
@@ -174,6 +175,8 @@ async fn attend(
             }
             () = cancel.cancelled(), if !is_asked => {
                 is_asked = true;
+                // What ended by itself did what it did, whoever still holds its outputs.
+                was_asked = status.is_none();
                 lifeline.signal(Signal::TERM);
                 limit = Some(Instant::now() + grace);
             }
@@ -193,7 +196,7 @@ async fn attend(
         lifeline.signal(Signal::KILL);
     }
     output.finish();
-    status.ok_or_else(|| {
+    status.map(|status| (status, was_asked)).ok_or_else(|| {
         StepError::needs_person("a command did not end after SIGKILL: it hangs in the kernel")
             .help("look at it with `ps`; a dead network mount is the usual cause")
     })
