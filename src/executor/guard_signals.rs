@@ -63,11 +63,6 @@ impl Requests {
             None => None,
         };
         match next {
-            Some(Request::EndAtOnce) => {
-                // It outlives the session: what comes behind that may hang as well.
-                self.watcher = None;
-                Request::EndAtOnce
-            }
             Some(request) => request,
             None => std::future::pending().await,
         }

@@ -175,7 +175,7 @@ steps:
     assert_eq!(lab.executor.start(new).await.expect("an end of its own"), RunStatus::Failed);
     let engine = lab.engine(&id);
     for step in ["config", "list"] {
-        assert!(failure(&engine, step).contains("more than the 16 MiB that the journal takes"), "{}", failure(&engine, step));
+        assert!(failure(&engine, step).contains("more than the 16.0 MiB that the journal takes"), "{}", failure(&engine, step));
     }
     assert_eq!(lab.count("done fine"), 1);
 }
