@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::listing::{Kind, Listed};
@@ -54,8 +55,10 @@ pub(super) async fn read(folder: &Path, key: &str, label: &str) -> Result<Vec<Fo
                 _ => Kind::Object,
             };
             let modified = metadata.modified().ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
+            let changed = i32::try_from(metadata.ctime_nsec()).ok();
+            let changed = changed.and_then(|nanos| jiff::Timestamp::new(metadata.ctime(), nanos).ok());
             let facts = Facts { size: metadata.len(), modified, ..Facts::default() };
-            found.push(Found::Entry(Listed { key: name, kind, facts, md5: None }));
+            found.push(Found::Entry(Listed { key: name, kind, facts, md5: None, changed }));
         }
     }
     Ok(found)

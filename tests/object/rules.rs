@@ -181,3 +181,24 @@ async fn a_source_that_is_gone_at_run_time_deletes_nothing() {
     assert!(error.message.contains("no folder"), "{error}");
     assert_eq!(scene.names("there:").await, ["old"]);
 }
+
+#[tokio::test]
+async fn a_file_with_an_old_time_of_its_own_is_copied_when_it_is_new() {
+    let (from, to) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let scene = Scene::new([("from", directory(from.path())), ("to", directory(to.path()))]);
+    for compare in ["auto", "mtime"] {
+        let with = json!({"from": "from:", "to": "to:", "compare": compare});
+        std::fs::write(from.path().join("f"), "v1-bad").expect("written");
+        std::fs::write(from.path().join("g"), "stays").expect("written");
+        scene.run("object.sync", with.clone()).await.expect("copied");
+        // As `cp -p` and `tar x` leave it.
+        std::fs::write(from.path().join("f"), "v2-ok.").expect("written");
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let file = std::fs::File::options().append(true).open(from.path().join("f")).expect("there");
+        file.set_modified(old).expect("set");
+        let output = scene.run("object.sync", with.clone()).await.expect("copied");
+        assert_eq!((&output["copied"], &output["skipped"]), (&json!(1), &json!(1)), "{compare}");
+        assert_eq!(std::fs::read_to_string(to.path().join("f")).expect("there"), "v2-ok.");
+        assert_eq!(scene.run("object.sync", with).await.expect("nothing to do")["copied"], 0);
+    }
+}

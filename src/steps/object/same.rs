@@ -11,14 +11,17 @@ use crate::stores::{Listed, Store, classify};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// The MD5 that both stores list; where one has none: the target is not older than the source.
+    /// The MD5 that both stores list; where one has none, as `mtime`.
     #[default]
     Auto,
     /// The size alone.
     Size,
     /// The MD5 that both stores list; where one has none, they count as different.
     Etag,
-    /// The target is not older than the source.
+    /// The target is not older than the source. Of a file in a directory the time of its last change of any kind counts
+    /// too, so that one which was restored, unpacked or renamed with an old time is new. Not seen are another content
+    /// of the same size with an old time on SFTP and WebDAV, a whole folder that was moved into place, and what differs
+    /// by less than the two machines' clocks.
     Mtime,
     /// The SHA-256 of both contents: reads every object of equal size twice.
     Checksum,
@@ -52,7 +55,9 @@ impl Rule {
             return Answer::Different;
         }
         let by_md5 = source.md5.as_ref().zip(target.md5.as_ref()).map(|(a, b)| a == b);
-        let by_time = source.facts.modified.zip(target.facts.modified).map(|(a, b)| is_not_older(b, a));
+        // A file that was restored or unpacked has an old time of its own, and is new all the same.
+        let written = source.facts.modified.max(source.changed);
+        let by_time = written.zip(target.facts.modified).map(|(a, b)| is_not_older(b, a));
         match self {
             Self::Size => Answer::Same,
             Self::Auto => answer(by_md5.or(by_time).unwrap_or(false)),
@@ -103,7 +108,7 @@ mod tests {
     fn listed(size: u64, md5: Option<&str>, second: i64) -> Listed {
         let modified = jiff::Timestamp::from_second(second).ok();
         let facts = Facts { size, modified, ..Facts::default() };
-        Listed { key: "a".to_owned(), kind: Kind::Object, facts, md5: md5.map(str::to_owned) }
+        Listed { key: "a".to_owned(), kind: Kind::Object, facts, md5: md5.map(str::to_owned), changed: None }
     }
 
     #[test]
@@ -118,6 +123,17 @@ mod tests {
         let (a, b) = (listed(1, Some("aa"), 10), listed(1, Some("bb"), 20));
         assert_eq!(Rule::Auto.of_copy(&a, &b), Answer::Different);
         assert_eq!(Rule::Auto.of_copy(&b, &listed(1, Some("bb"), 10)), Answer::Same);
+    }
+
+    #[test]
+    fn a_time_that_was_set_back_is_not_believed() {
+        let (mut source, target) = (listed(1, None, 10), listed(1, None, 20));
+        for (changed, answer) in [(15, Answer::Same), (30, Answer::Different)] {
+            source.changed = jiff::Timestamp::from_second(changed).ok();
+            assert_eq!(Rule::Auto.of_copy(&source, &target), answer);
+            assert_eq!(Rule::Mtime.of_copy(&source, &target), answer);
+            assert_eq!(Rule::Size.of_copy(&source, &target), Answer::Same);
+        }
     }
 
     #[test]
