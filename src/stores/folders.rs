@@ -1,8 +1,9 @@
 //! Folders of a directory store that come and go with the files in them. Buckets have none, and servers keep theirs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use super::store::Store;
 use crate::error::StepError;
@@ -23,6 +24,25 @@ impl Store {
             missing += 1;
         }
         missing
+    }
+
+    /// The first folder on the way from this place to an object that is a link: what is written there lands elsewhere.
+    /// `seen` remembers the folders that are none.
+    pub async fn link_on_the_way(&self, key: &str, seen: &Mutex<HashSet<String>>) -> Option<String> {
+        let lock = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, _) in key.match_indices('/') {
+            let name = &key[..at];
+            if lock().contains(name) {
+                continue;
+            }
+            match tokio::fs::symlink_metadata(self.folder(name)?).await {
+                Ok(metadata) if metadata.is_symlink() => return Some(name.to_owned()),
+                Ok(_) => _ = lock().insert(name.to_owned()),
+                // Below it is nothing yet.
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// The folders below this place that an object needs and that are not there.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::parts::scene::{Scene, directory, options, s3_store};
+use crate::parts::scene::{Scene, directory, options, s3_store, webdav_store};
 use crate::parts::{self, NEW, OLD};
 
 fn memory() -> ferry::stores::StoreOptions {
@@ -172,4 +172,55 @@ async fn a_server_that_lists_out_of_order_is_noticed_and_nothing_is_lost() {
     }
     let output = scene.run("object.sync", json!({"from": "old:", "to": "here:"})).await.expect("copied");
     assert_eq!(output["copied"], 3);
+}
+
+#[tokio::test]
+async fn two_names_that_the_target_takes_for_one_are_a_failure_by_name() {
+    let Some(server) = parts::webdav() else { return };
+    let folder = tempfile::tempdir().expect("a directory");
+    // One letter in two forms: rclone's servers take them for one.
+    let names = ["caf\u{e9}", "cafe\u{301}"];
+    for (name, content) in names.iter().zip(["first", "second"]) {
+        std::fs::write(folder.path().join(name), content).expect("written");
+    }
+    std::fs::write(folder.path().join("plain"), "x").expect("written");
+    let scene = Scene::new([("here", directory(folder.path())), ("dav", webdav_store(&server))]);
+    scene.put("dav:", "in/mine", "was here").await;
+    let with = json!({"from": "here:", "to": "dav:in/", "delete": true});
+    let error = scene.run("object.sync", with.clone()).await.expect_err("one of them is lost");
+    assert!(error.message.contains("of what was copied") && names.iter().any(|name| error.message.contains(name)), "{error}");
+    assert!(!error.message.contains("`plain`"), "{error}");
+    assert!(scene.names("dav:in/").await.contains(&"mine".to_owned()), "nothing was deleted");
+    let exclude = json!({"from": "here:", "to": "dav:alone/", "exclude": [names[0]]});
+    scene.run("object.sync", exclude).await.expect("a name alone arrives");
+}
+
+#[tokio::test]
+async fn a_link_inside_the_target_is_not_written_through() {
+    let (folder, outside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let root = folder.path().join("target");
+    std::fs::create_dir_all(root.join("real")).expect("made");
+    std::os::unix::fs::symlink(outside.path(), root.join("real/away")).expect("linked");
+    std::os::unix::fs::symlink(&root, folder.path().join("door")).expect("linked");
+    let door = folder.path().join("door");
+    let scene = Scene::new([("mem", options(&[("scheme", "memory")])), ("there", directory(&door))]);
+    for name in ["a", "real/away/b", "real/away/deep/c", "real/d"] {
+        scene.put("mem:", name, "x").await;
+    }
+    let with = json!({"from": "mem:", "to": "there:"});
+    let error = scene.run("object.sync", with.clone()).await.expect_err("it leads elsewhere");
+    assert!(error.message.contains("`real/away/b`") && error.message.contains("`real/away` there is a symbolic link"), "{error}");
+    assert!(error.message.contains("`real/away/deep/c`"), "{error}");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("there").count(), 0, "nothing lands outside");
+    assert_eq!(
+        scene.get("there:", "real/d").await.as_deref(),
+        Some(&b"x"[..]),
+        "a link to the place itself is a person's choice"
+    );
+    // A folder that has become a link since is not undone through either.
+    std::fs::rename(root.join("real"), outside.path().join("moved")).expect("moved");
+    std::os::unix::fs::symlink(outside.path().join("moved"), root.join("real")).expect("linked");
+    let error = scene.undo(with).await.expect_err("one is left");
+    assert!(error.message.contains("`real/d`"), "{error}");
+    assert!(outside.path().join("moved/d").exists() && !root.join("a").exists());
 }

@@ -4,10 +4,10 @@
 //! goes on, and cut back to the last checkpoint when an attempt takes up where another one died.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zstd::stream::write::Encoder;
 
@@ -80,6 +80,11 @@ impl Manifest {
         Ok(Self { path, file, kept: String::new(), digest: (length == 0).then(Sha256::new) })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Adds a line of [`Entry::line`].
     pub fn push(&mut self, line: &str) -> Result<(), StepError> {
         self.kept.push_str(line);
@@ -133,6 +138,28 @@ impl Manifest {
         };
         Ok((self.path, format!("{:x}", digest.finalize())))
     }
+}
+
+/// An object as a manifest names it.
+#[derive(Debug, Deserialize)]
+pub struct Named {
+    /// Its name below the place.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The objects of a manifest that was flushed, in order.
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Named, StepError>>, StepError> {
+    let io = |error| failed(path, "read", error);
+    let file = File::open(path).map_err(io)?;
+    // Each writing is a frame: one behind the other.
+    let lines = BufReader::new(zstd::stream::read::Decoder::new(file).map_err(io)?).lines();
+    let path = path.to_owned();
+    Ok(lines.map(move |line| {
+        let line = line.map_err(|error| failed(&path, "read", error))?;
+        serde_json::from_str(&line).map_err(|error| failed(&path, "read", error.into()))
+    }))
 }
 
 #[cfg(test)]

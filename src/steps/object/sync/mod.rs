@@ -5,6 +5,7 @@
 
 mod copy;
 mod hash;
+mod last_look;
 mod ledger;
 mod level;
 mod limits;
@@ -39,6 +40,9 @@ use crate::stores::Store;
 /// Nothing at the target is deleted unless `delete: true`. Names that one of the stores cannot hold are refused by name:
 /// by a plan, or by the step, which then fails after everything else was copied. A source without any object is a failure
 /// unless `allow_empty: true`; a folder that does not exist always is.
+///
+/// Where the target takes two names for one (a file system without upper and lower case, a server that changes accents),
+/// a last listing finds that and the step fails by name. Nothing is written through a link inside the target.
 ///
 /// A manifest names every object that is at the target in the end, with the BLAKE3 of what was sent.
 ///

@@ -21,6 +21,11 @@ pub enum Task {
         key: String,
         was: Facts,
     },
+    /// It must not be done.
+    Refused {
+        key: String,
+        error: StepError,
+    },
 }
 
 /// How a task ended.
@@ -43,7 +48,7 @@ pub enum Ended {
 }
 
 /// Writes down what is about to be done, and gives it back when that is on disk.
-pub async fn note(transfer: Arc<Transfer>, tasks: Vec<Task>) -> (Vec<Task>, Result<(), StepError>) {
+pub async fn note(transfer: Arc<Transfer>, mut tasks: Vec<Task>) -> (Vec<Task>, Result<(), StepError>) {
     let extra = tasks.iter().find_map(|task| if let Task::Delete { key, was, .. } = task { Some((key, was)) } else { None });
     if let Some((key, was)) = extra
         && let Err(error) = transfer.sees_no_source(key, was).await
@@ -51,9 +56,18 @@ pub async fn note(transfer: Arc<Transfer>, tasks: Vec<Task>) -> (Vec<Task>, Resu
         return (tasks, Err(error));
     }
     let mut lines = Vec::with_capacity(tasks.len());
-    for task in &tasks {
+    for task in &mut tasks {
+        if let Task::Copy(job) = task
+            && let Some(folder) = transfer.target.link_on_the_way(&job.listed.key, &transfer.real_folders).await
+        {
+            let (key, label) = (job.listed.key.clone(), transfer.target.label());
+            let message = format!("`{key}` cannot be written to `{label}`: `{folder}` there is a symbolic link");
+            let error = StepError::permanent(message)
+                .help("copy to where it leads, put a folder in its place, or leave the object out with `exclude`");
+            *task = Task::Refused { key, error };
+        }
         match task {
-            Task::Look { .. } => {}
+            Task::Look { .. } | Task::Refused { .. } => {}
             Task::Delete { key, was, .. } => lines.push(Line::Delete { key: key.clone(), was: was.clone() }),
             Task::Copy(job) => {
                 let (key, size) = (job.listed.key.clone(), job.listed.facts.size);
@@ -101,6 +115,7 @@ pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
             Ok(copied) => Ended::Copied { job, copied },
             Err(trouble) => failed(&job.listed.key, trouble),
         },
+        Task::Refused { key, error } => failed(&key, error.into()),
         Task::Delete { number, key, .. } => match transfer.target.remove(&key).await {
             Ok(()) => Ended::Deleted { number },
             Err(error) => failed(&key, error.into()),

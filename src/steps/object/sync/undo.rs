@@ -1,6 +1,7 @@
 //! Undo of a sync: what its ledger says it created goes away, what it replaced comes back where the store kept it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Mutex;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use opendal::options::RestoreOptions;
@@ -50,7 +51,9 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
     let touched = told.touched;
     let all = touched.len() as u64;
     let (mut clean, mut changed, mut lost, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0_u64);
-    let mut work = futures::stream::iter(touched).map(|(key, touched)| put_back(target, key, touched)).buffer_unordered(AT_ONCE);
+    let seen = Mutex::default();
+    let work = futures::stream::iter(touched).map(|(key, touched)| put_back(target, key, touched, &seen));
+    let mut work = work.buffer_unordered(AT_ONCE);
     loop {
         let back = tokio::select! {
             biased;
@@ -107,7 +110,11 @@ fn is_at_once(a: jiff::Timestamp, b: jiff::Timestamp) -> bool {
     if a.subsec_nanosecond() == 0 || b.subsec_nanosecond() == 0 { a.as_second() == b.as_second() } else { a == b }
 }
 
-async fn put_back(target: &Store, key: String, touched: Touched) -> Result<Back, StepError> {
+async fn put_back(target: &Store, key: String, touched: Touched, seen: &Mutex<HashSet<String>>) -> Result<Back, StepError> {
+    // A folder has become a link since: what it shows was never written here.
+    if target.link_on_the_way(&key, seen).await.is_some() {
+        return Ok(Back::Changed(key));
+    }
     let is_marker = key.ends_with('/') && target.bucket().is_none();
     let now = if is_marker { Some(Facts::default()) } else { target.stat(&key).await? };
     let Some(was) = touched.was else {

@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::plan::{SyncBefore, is_copied};
 use super::task::{Ended, Task, note, work_on};
 use super::window::{Done, Token, Window, folder};
-use super::{ObjectSync, SyncOutput, uploads};
+use super::{ObjectSync, SyncOutput, last_look, uploads};
 use crate::error::{ErrorClass, StepError};
 use crate::steps::object::filter::Filter;
 use crate::steps::object::merge::{Pair, pairs};
@@ -166,6 +166,11 @@ impl Work<'_> {
                     "correct `from` (or `include` and `exclude`); if a source without objects is expected, say `allow_empty: true`",
                 ));
             }
+            // A store that keeps names as they are shows what it was given.
+            if self.window.token.done.copied > 0 && !self.transfer.target.abilities().is_flat {
+                self.window.manifest.flush()?;
+                last_look::all_are_there(self.ctx, &self.transfer.target, self.window.manifest.path()).await?;
+            }
             if !self.config.delete || self.window.token.extra == 0 {
                 return Ok(());
             }
@@ -275,7 +280,7 @@ impl Work<'_> {
             let transfer = self.transfer.clone();
             let places = match &task {
                 Task::Copy(job) => width(job.listed.facts.size),
-                Task::Look { .. } | Task::Delete { .. } => 1,
+                Task::Look { .. } | Task::Delete { .. } | Task::Refused { .. } => 1,
             };
             transfer.wanted.fetch_add(places, Ordering::Relaxed);
             self.tasks.spawn(async move {

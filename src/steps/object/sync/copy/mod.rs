@@ -9,7 +9,7 @@ mod parts;
 mod stream;
 mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,6 +78,8 @@ pub struct Transfer {
     pub wanted: AtomicU64,
     memory: Arc<Semaphore>,
     is_apart: OnceCell<()>,
+    /// Folders of the target that were seen to be no links.
+    pub real_folders: Mutex<HashSet<String>>,
 }
 
 /// How the copy of one object ended well.
@@ -154,7 +156,23 @@ impl Transfer {
         let memory = Arc::new(Semaphore::new(usize::try_from(MEMORY / UNIT).unwrap_or(usize::MAX)));
         let (unfinished, is_apart) = (Mutex::new(unfinished), OnceCell::new());
         let (moved, ends, wanted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { source, target, into, ledger, pace, gate, stop, verify, unfinished, moved, ends, wanted, memory, is_apart }
+        Self {
+            source,
+            target,
+            into,
+            ledger,
+            pace,
+            gate,
+            stop,
+            verify,
+            unfinished,
+            moved,
+            ends,
+            wanted,
+            memory,
+            is_apart,
+            real_folders: Mutex::default(),
+        }
     }
 
     /// How often either side has put a request off so far.
