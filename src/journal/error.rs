@@ -173,9 +173,8 @@ impl JournalError {
                 Self::Unwritable { path, why }
             }
             Some(ErrorCode::NotADatabase) => Self::Damaged { path, what: "it is not a database".to_owned() },
-            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, what: why },
-            // A column that is not what the format says it is.
-            None => Self::Damaged { path, what: why },
+            // None: a column is not what the format says it is.
+            Some(ErrorCode::DatabaseCorrupt) | None => Self::Damaged { path, what: why },
             Some(_) => Self::Failed { path, why },
         }
     }
