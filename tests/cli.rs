@@ -10,4 +10,5 @@ mod cli {
     mod running;
     mod secret;
     mod surface;
+    mod told;
 }
