@@ -187,3 +187,28 @@ async fn an_object_that_went_in_parts_is_undone_where_etags_change_or_are_empty(
     scene.undo(with).await.expect("undone");
     assert!(scene.names("new:").await.is_empty(), "{:?}", scene.warnings());
 }
+
+#[tokio::test]
+async fn what_was_only_going_to_be_overwritten_is_not_left_behind() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let scene = Scene::new([("mem", options(&[("scheme", "memory")])), ("there", directory(folder.path()))]);
+    for number in 0..200 {
+        scene.put("mem:", &format!("{number:03}"), vec![1; 20_000]).await;
+        std::fs::write(folder.path().join(format!("{number:03}")), vec![2; 10_000]).expect("written");
+    }
+    let with = json!({"from": "mem:", "to": "there:", "bandwidth": "200KB/s", "concurrency": 2});
+    let (heard, cancel) = (scene.heard.clone(), scene.cancel.clone());
+    let watch = async {
+        while heard.progress.lock().expect("not poisoned").last().is_none_or(|progress| progress.objects < Some(5)) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    };
+    let (outcome, ()) = tokio::join!(scene.run("object.sync", with.clone()), watch);
+    outcome.expect_err("stopped on request");
+    let new = |number: &u32| std::fs::metadata(folder.path().join(format!("{number:03}"))).expect("there").len() == 20_000;
+    let overwritten = (0..200).filter(new).count();
+    assert!((5..200).contains(&overwritten), "{overwritten}");
+    let error = scene.restarted().undo(with).await.expect_err("those are lost");
+    assert!(error.message.contains(&format!("{overwritten} objects overwritten")), "{overwritten}: {error}");
+}
