@@ -40,6 +40,7 @@ impl Engine {
                     digest: digest.clone(),
                     before: before.clone(),
                     started: false,
+                    checkpoint: None,
                     undone: false,
                 });
                 self.start_attempt(ix);
@@ -54,7 +55,13 @@ impl Engine {
             Event::ApprovalGiven { approved, by, comment, .. } => self.answered(ix, *approved, by, comment.as_deref()),
             Event::AttemptStarted { .. } => self.attempt_started(ix),
             Event::Ready { .. } => self.ready(ix),
-            Event::Checkpoint { token, .. } => self.graph[ix].checkpoint = Some(token.clone()),
+            Event::Checkpoint { token, .. } => {
+                let node = &mut self.graph[ix];
+                node.checkpoint = Some(token.clone());
+                if let Some(seen) = node.inspections.last_mut() {
+                    seen.checkpoint = Some(token.clone());
+                }
+            }
             Event::AttemptEnded { outcome, .. } => self.attempt_ended(ix, outcome),
             Event::TimerFired { timer: Timer::Retry { .. } } => self.again_when_served(ix),
             Event::TimerFired { timer: Timer::UndoRetry { .. } } => self.enter(ix, State::UndoQueued),

@@ -132,6 +132,8 @@ pub struct Inspection {
     pub before: Value,
     /// Whether an attempt was started on it: only then is there something to undo.
     pub started: bool,
+    /// The last progress token of its attempts. It is what undo is given: a later look has attempts of its own.
+    pub checkpoint: Option<Value>,
     /// Whether it has been put back.
     pub undone: bool,
 }

@@ -315,7 +315,7 @@ impl Loop {
             config: seen.config.clone(),
             number: 0,
             interrupted: false,
-            checkpoint: node.checkpoint.clone(),
+            checkpoint: seen.checkpoint.clone(),
             timeout: Timeout::default(),
             asks: false,
             outbox: None,

@@ -130,3 +130,18 @@ fn a_step_is_accepted_by_the_name_that_people_read() {
     bench.run(&[&resume[..], &["say[a/b]=rerun", "--accept", "say[%5Bx%5D]=keep"]].concat()).exits(0);
     assert_eq!(std::fs::read_to_string(bench.path("said")).expect("they ran"), "old\nold\nnew\n");
 }
+
+#[test]
+fn a_ledger_that_is_lost_is_missed_also_when_the_step_was_edited_since() {
+    let bench = Bench::new();
+    bench.write("src/x", "content");
+    let sync = |to: &str| format!("  - {{ id: s, uses: object.sync, with: {{ from: ./src, to: ./{to} }} }}\n");
+    bench.write("p.yaml", &pipeline(&[sync("one"), fails("c", "s")]));
+    bench.run(&["run", "p.yaml"]).exits(1);
+    resume(&bench, &[sync("two"), fails("c", "s")], &["s=rerun"]).exits(1);
+    let run = std::fs::read_dir(bench.path(".ferry/runs")).expect("there").next().expect("one").expect("readable").path();
+    std::fs::remove_dir_all(run.join("scratch")).expect("removed");
+    let ran = bench.run(&["rollback", "last", "--yes"]).exits(4);
+    assert!(ran.stderr.contains("is gone"), "{ran:?}");
+    assert!(bench.path("one/x").exists() && !bench.path("two").exists());
+}

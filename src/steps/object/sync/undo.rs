@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use opendal::options::RestoreOptions;
 
 use super::ledger::{self, Touched};
-use super::window::{Token, folder};
+use super::window::Token;
 use crate::error::StepError;
 use crate::steps::object::{objects, some};
 use crate::steps::{Progress, StepContext};
@@ -28,14 +28,13 @@ enum Back {
 /// Puts the target back. `on_the_way` is how many of the folders to it were not there. Doing it twice does no harm.
 pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Result<(), StepError> {
     let token: Option<Token> = ctx.checkpoint();
-    let vouched = token.as_ref().and_then(|token| token.vouches(&ctx.scratch));
+    let vouched = token.and_then(|token| token.vouches());
     let Some(told) = ledger::read(&ctx.scratch, target, None, vouched).await? else {
         if ledger::is_put_away(&ctx.scratch) {
             return Ok(());
         }
-        // A checkpoint comes before the first change. One of another folder is of a later edition of the step.
-        let is_another = token.is_some_and(|token| !token.folder.is_empty() && token.folder != folder(&ctx.scratch));
-        if ctx.attempt.checkpoint.is_none() || is_another {
+        // A checkpoint comes before the first change.
+        if ctx.attempt.checkpoint.is_none() {
             return target.remove_empty(&BTreeSet::new(), on_the_way).await;
         }
         return Err(ledger::not_whole(&ctx.scratch, target.label(), "is gone"));

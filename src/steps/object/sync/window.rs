@@ -1,7 +1,6 @@
 //! Names in order, some done and some not: what is done before the first that is not can be forgotten.
 
 use std::collections::VecDeque;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +27,6 @@ pub struct Token {
     /// How much of the ledger was on disk: undo must not believe a shorter one.
     #[serde(default)]
     pub ledger: Length,
-    /// Whose: an edited step begins another in a folder of its own.
-    #[serde(default)]
-    pub folder: String,
 }
 
 /// What was done about one name.
@@ -46,9 +42,9 @@ pub enum Done {
 }
 
 impl Token {
-    /// How much of the ledger in this folder there must be.
-    pub fn vouches(&self, scratch: &Path) -> Option<Length> {
-        Some(self.ledger).filter(|length| length.bytes > 0 && self.folder == folder(scratch))
+    /// How much of the ledger there must be.
+    pub fn vouches(&self) -> Option<Length> {
+        Some(self.ledger).filter(|length| length.bytes > 0)
     }
 
     fn add(&mut self, done: Done) {
@@ -73,12 +69,6 @@ impl Token {
             Done::Nothing => {}
         }
     }
-}
-
-/// The end of a folder's path, which tells a step's folders apart wherever the project lies.
-pub fn folder(scratch: &Path) -> String {
-    let names: Vec<_> = scratch.iter().rev().take(2).map(|name| name.to_string_lossy()).collect();
-    names.join(" in ")
 }
 
 struct Name {

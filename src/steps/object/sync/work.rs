@@ -17,7 +17,7 @@ use super::manifest::{Entry, Manifest};
 use super::pace::Pace;
 use super::plan::{SyncBefore, is_copied};
 use super::task::{Ended, Task, note, work_on};
-use super::window::{Done, Token, Window, folder};
+use super::window::{Done, Token, Window};
 use super::{ObjectSync, SyncOutput, last_look, uploads};
 use crate::error::{ErrorClass, StepError};
 use crate::steps::object::filter::Filter;
@@ -92,7 +92,7 @@ pub async fn sync(
         0 | 1 => None,
         _ => {
             let after = token.after.as_deref().filter(|_| !token.is_deleting);
-            ledger::read(&ctx.scratch, target, after, token.vouches(&ctx.scratch)).await?
+            ledger::read(&ctx.scratch, target, after, token.vouches()).await?
         }
     };
     let told = told.unwrap_or_default();
@@ -102,7 +102,7 @@ pub async fn sync(
     let Told { touched, unfinished, .. } = told;
     let ledger = Ledger::open(&ctx.scratch, target.label(), target.whereabouts()).await?;
     // Before anything is written: from now on a ledger that is not there is one that was lost.
-    (token.ledger, token.folder) = (ledger.on_disk().await, folder(&ctx.scratch));
+    token.ledger = ledger.on_disk().await;
     ctx.save(&token).await?;
     let manifest = Manifest::open(&ctx.scratch, token.manifest)?;
     let level = Level::new(config.concurrency, ctx.clock.monotonic());
