@@ -21,12 +21,27 @@ struct Driver {
     broken: BTreeSet<String>,
     /// What the `for_each` lists say.
     lists: BTreeMap<String, Vec<String>>,
+    /// Which steps have a lock: all the same one.
+    locked: BTreeSet<String>,
+    /// Who holds it first, and who waits for it.
+    held: Vec<StepPath>,
 }
 
 impl Driver {
     fn start(definition: Definition, broken: &[&str], lists: &[(&str, &[&str])]) -> Self {
-        let mut driver =
-            Self { engine: Engine::new(), journal: Vec::new(), did: Vec::new(), broken: BTreeSet::new(), lists: BTreeMap::new() };
+        Self::start_locked(definition, broken, lists, &[])
+    }
+
+    fn start_locked(definition: Definition, broken: &[&str], lists: &[(&str, &[&str])], locked: &[&str]) -> Self {
+        let mut driver = Self {
+            engine: Engine::new(),
+            journal: Vec::new(),
+            did: Vec::new(),
+            broken: BTreeSet::new(),
+            lists: BTreeMap::new(),
+            locked: locked.iter().map(|&id| id.to_owned()).collect(),
+            held: Vec::new(),
+        };
         driver.set(broken, lists);
         let event = Event::RunCreated {
             run: "r".into(),
@@ -90,13 +105,24 @@ impl Driver {
         let mut work: std::collections::VecDeque<Command> = commands.into();
         while let Some(command) = work.pop_front() {
             let events = match command {
+                Command::AcquireLock { step, lock, .. } => {
+                    self.held.push(step.clone());
+                    if self.held.len() == 1 { vec![Event::LockAcquired { step, lock }] } else { Vec::new() }
+                }
+                Command::ReleaseLock { step, lock } => {
+                    let was_first = self.held.first() == Some(&step);
+                    self.held.retain(|holder| *holder != step);
+                    let next = self.held.first().filter(|_| was_first).cloned();
+                    next.map(|step| Event::LockAcquired { step, lock }).into_iter().collect()
+                }
                 Command::Resolve { step } => {
+                    let lock = self.locked.contains(step.as_str()).then(|| "l".to_owned());
                     let resolution = match self.lists.get(step.as_str()) {
                         Some(keys) => Resolution::Instances { items: keys.iter().map(|key| (key.clone(), json!(key))).collect() },
                         None if self.engine.step(&step).is_some_and(ferry::engine::Node::is_group) => {
-                            Resolution::Inputs { inputs: json!({}), digest: String::new(), lock: None }
+                            Resolution::Inputs { inputs: json!({}), digest: String::new(), lock }
                         }
-                        None => Resolution::Run { lock: None },
+                        None => Resolution::Run { lock },
                     };
                     vec![Event::Resolved { step, resolution, operands: Value::Null }]
                 }
@@ -112,23 +138,20 @@ impl Driver {
                 Command::Attempt { step, attempt, .. } => {
                     self.did.push(format!("run {step}"));
                     let outcome = if self.broken.contains(step.as_str()) {
-                        Outcome::Failed {
-                            failure: Failure {
-                                message: "broken".into(),
-                                class: ErrorClass::Permanent,
-                                help: None,
-                                retry_after: None,
-                                causes: Vec::new(),
-                            },
-                        }
+                        failed()
                     } else {
                         Outcome::Succeeded { output: json!({}), warnings: 0 }
                     };
                     vec![Event::AttemptStarted { step: step.clone(), attempt }, Event::AttemptEnded { step, attempt, outcome }]
                 }
                 Command::Undo { step, attempt, .. } => {
-                    self.did.push(format!("undo {step}"));
-                    let outcome = Outcome::Succeeded { output: Value::Null, warnings: 0 };
+                    let what = format!("undo {step}");
+                    let outcome = if self.broken.contains(&what) {
+                        failed()
+                    } else {
+                        Outcome::Succeeded { output: Value::Null, warnings: 0 }
+                    };
+                    self.did.push(what);
                     vec![Event::UndoStarted { step: step.clone(), attempt }, Event::UndoEnded { step, attempt, outcome }]
                 }
                 Command::Settle { status } => vec![Event::Settled { status }],
@@ -139,6 +162,12 @@ impl Driver {
             }
         }
     }
+}
+
+fn failed() -> Outcome {
+    let message = "broken".into();
+    let failure = Failure { message, class: ErrorClass::Permanent, help: None, retry_after: None, causes: Vec::new() };
+    Outcome::Failed { failure }
 }
 
 fn step(id: &str, needs: &[&str]) -> StepDef {
@@ -287,7 +316,52 @@ fn a_removed_step_that_was_started_is_still_undone() {
     assert_eq!(driver.resume_with(new, &[], &[]), RunStatus::Succeeded);
     assert_eq!(driver.did, ["run d"]);
     assert_eq!(driver.roll_back(), RunStatus::RolledBack);
-    assert_eq!(driver.did, ["undo c", "undo b", "undo d", "undo a"], "the last started goes first");
+    assert_eq!(driver.did, ["undo d", "undo c", "undo b", "undo a"], "the last started goes first");
+}
+
+#[test]
+fn a_removed_step_goes_back_between_what_was_started_later_and_what_was_started_earlier() {
+    let old = pipeline(&[step("a", &[]), step("db", &["a"]), step("rows", &["db"]), step("fail", &["rows"])]);
+    let new = pipeline(&[step("a", &[]), step("rows", &[]), step("fail", &["rows"])]);
+    let start = |stays: &[&str]| {
+        let mut driver = Driver::start(old.clone(), &["fail"], &[]);
+        driver.set(&["fail"], &[]);
+        assert_eq!(driver.resume_with(new.clone(), &[], &[]), RunStatus::Failed);
+        driver.set(stays, &[]);
+        driver
+    };
+    let mut driver = start(&[]);
+    assert_eq!(driver.roll_back(), RunStatus::RolledBack);
+    assert_eq!(driver.did, ["undo fail", "undo rows", "undo db", "undo a"]);
+    // What was started later stays: nothing under it goes back before it does.
+    for (stays, first, second) in [
+        ("undo rows", &["undo fail", "undo rows"][..], &["undo rows", "undo db", "undo a"][..]),
+        ("undo db", &["undo fail", "undo rows", "undo db"], &["undo db", "undo a"]),
+    ] {
+        let mut driver = start(&[stays]);
+        assert_eq!(driver.roll_back(), RunStatus::RollbackFailed);
+        assert_eq!(driver.did, first);
+        driver.set(&[], &[]);
+        assert_eq!(driver.roll_back(), RunStatus::RolledBack);
+        assert_eq!(driver.did, second);
+        driver.replay_is_the_same();
+    }
+}
+
+#[test]
+fn a_group_with_a_lock_lets_a_removed_step_go_back_under_the_same_lock() {
+    let locking = |id: &str, needs: &[&str]| StepDef { resolve: true, ..step(id, needs) };
+    let inside = [step("early", &[]), step("mid", &["early"]), step("late", &["mid"])];
+    let group = StepDef { continue_on_error: true, ..module("m", &[], &inside) };
+    let old = pipeline(&[group.clone(), locking("gone", &["m"])]);
+    let mut driver = Driver::start_locked(old, &["m/mid"], &[], &["m", "gone"]);
+    assert_eq!(driver.did, ["run m/early", "run m/mid", "run gone"]);
+    driver.set(&[], &[]);
+    assert_eq!(driver.resume_with(pipeline(&[group]), &[], &[]), RunStatus::Succeeded);
+    assert_eq!(driver.roll_back(), RunStatus::RolledBack);
+    assert_eq!(driver.did, ["undo m/late", "undo gone", "undo m/mid", "undo m/early"]);
+    assert!(driver.held.is_empty(), "{:?}", driver.held);
+    driver.replay_is_the_same();
 }
 
 #[test]
@@ -325,7 +399,7 @@ fn an_instance_that_left_the_list_after_it_ran_is_still_undone() {
     assert_eq!(driver.resume_with(old, &["each"], &[("each", Accept::Keep)]), RunStatus::Succeeded);
     assert_eq!(driver.did, ["run after"]);
     assert_eq!(driver.roll_back(), RunStatus::RolledBack);
-    assert_eq!(driver.did, ["undo each[a]", "undo after", "undo each[b]"]);
+    assert_eq!(driver.did, ["undo after", "undo each[b]", "undo each[a]"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod edit;
 mod event;
 mod forward;
 mod node;
+mod orphan;
 mod path;
 mod phases;
 mod resume;

@@ -255,6 +255,8 @@ pub struct Node {
     /// Dependants, and the group itself, that have to be through first.
     pub(super) undo_waits: usize,
     pub(super) undo_children_left: usize,
+    /// What is inside has been told that this group's turn has come.
+    pub(super) undo_is_open: bool,
     /// Nothing of it is left to be put back.
     pub(super) is_through: bool,
 }
@@ -342,6 +344,7 @@ impl Node {
             then_rerun: false,
             undo_waits: 0,
             undo_children_left: 0,
+            undo_is_open: false,
             is_through: false,
         }
     }

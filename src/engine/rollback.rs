@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::backoff;
 use super::definition::UndoDef;
-use super::event::{Command, Outcome, RunStatus, Timer};
+use super::event::{Command, Outcome, Timer};
 use super::forward::{asked, permanent};
 use super::node::{Ix, State};
 use super::run::{Engine, Phase};
@@ -15,11 +15,13 @@ impl Engine {
     pub(super) fn start_undo(&mut self) {
         self.phase = Phase::Undoing;
         self.undo_stage = 0;
+        self.undo_parked.clear();
         let main = self.walk(&self.root.clone());
         for &ix in main.iter().chain(&self.orphans.clone()) {
             let waits = self.dependants(ix).count() + usize::from(self.graph[ix].parent.is_some());
             let node = &mut self.graph[ix];
             node.is_through = false;
+            node.undo_is_open = false;
             node.undo_waits = waits;
             node.undo_children_left = node.children.len();
             node.then_rerun = false;
@@ -40,33 +42,15 @@ impl Engine {
                 self.give_back(ix);
             }
         }
-        // Where an orphan stood in the graph is not known any more: the last started goes first, before the rest.
+        // Where an orphan stood in the graph is not known any more: it goes when its start says (`orphan.rs`).
         let graph = &self.graph;
         self.orphans.sort_by_key(|&ix| std::cmp::Reverse(graph[ix].start_order));
         self.recount();
     }
 
-    /// Called when nothing is being undone: the next stage, or the outcome.
-    pub(super) fn continue_undo(&mut self) -> Option<RunStatus> {
-        let stage = self.undo_stage;
-        self.undo_stage += 1;
-        match stage.cmp(&self.orphans.len()) {
-            std::cmp::Ordering::Less => self.undo_from(vec![self.orphans[stage]]),
-            std::cmp::Ordering::Equal => {
-                let free = self.root.iter().copied().filter(|&ix| self.graph[ix].undo_waits == 0).collect();
-                self.undo_from(free);
-            }
-            std::cmp::Ordering::Greater => {
-                let is_clean = self.left_behind().next().is_none();
-                return Some(if is_clean { RunStatus::RolledBack } else { RunStatus::RollbackFailed });
-            }
-        }
-        None
-    }
-
     /// It is the turn of these: all that depends on them is through. A list of work instead of recursion, because a
     /// chain may be 10,000 steps long.
-    fn undo_from(&mut self, turn: Vec<Ix>) {
+    pub(super) fn undo_from(&mut self, turn: Vec<Ix>) {
         let mut work = VecDeque::from(turn);
         let mut stays = Vec::new();
         while let Some(ix) = work.pop_front() {
@@ -78,6 +62,8 @@ impl Engine {
                 } else {
                     self.undo_open(ix, &mut work);
                 }
+            } else if self.has_to_wait(ix) {
+                self.undo_parked.push(ix);
             } else if self.undo_one(ix) {
                 self.through(ix, &mut work);
             } else if self.graph[ix].state == State::UndoFailed {
@@ -112,6 +98,9 @@ impl Engine {
         if !matches!(self.graph[ix].state, State::UndoOpen | State::Undone) {
             self.enter(ix, State::UndoOpen);
         }
+        if std::mem::replace(&mut self.graph[ix].undo_is_open, true) {
+            return;
+        }
         for child in self.graph[ix].children.clone() {
             self.graph[child].undo_waits -= 1;
             if self.graph[child].undo_waits == 0 {
@@ -127,6 +116,8 @@ impl Engine {
         }
         let mut work = VecDeque::new();
         self.undo_open(ix, &mut work);
+        // It had given its lock back for an orphan: what is inside goes on under it.
+        work.extend(self.unparked());
         self.undo_from(work.into());
     }
 
@@ -201,7 +192,7 @@ impl Engine {
     }
 
     /// A pipeline used as a step may say `undo: skip` for all inside.
-    fn undo_of(&self, ix: Ix) -> UndoDef {
+    pub(super) fn undo_of(&self, ix: Ix) -> UndoDef {
         let mut around = self.graph[ix].parent;
         while let Some(group) = around {
             if self.graph[group].def.undo == UndoDef::Skip {

@@ -71,8 +71,10 @@ pub struct Engine {
     pub(super) queue: VecDeque<Ix>,
     pub(super) commands: Vec<Command>,
     pub(super) finally_is_closed: bool,
-    /// How far a rollback has come: orphans one by one, then the rest.
+    /// How far a rollback has come (`orphan.rs`).
     pub(super) undo_stage: usize,
+    /// Steps whose turn has come by the graph, and that wait for an orphan that was started later.
+    pub(super) undo_parked: Vec<Ix>,
     pub(super) fault: Option<String>,
     pub(super) stuck: Vec<StepPath>,
     /// Whether the last event was dropped.
@@ -113,6 +115,7 @@ impl Engine {
             commands: Vec::new(),
             finally_is_closed: false,
             undo_stage: 0,
+            undo_parked: Vec::new(),
             fault: None,
             stuck: Vec::new(),
             has_dropped: false,
