@@ -4,6 +4,7 @@ mod cli {
     //! One file per concern; `bench` holds what they share.
     mod bench;
     mod edited;
+    mod ended;
     mod places;
     mod readme;
     mod redirect;

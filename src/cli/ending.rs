@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use crate::engine::{Engine, Node, RunStatus, State};
-use crate::report::telling::{causes_and_help, counted, one_line};
+use crate::report::telling::{causes_and_help, counted, one_line, printable};
 use crate::secret::unmarked;
 use crate::units::Span;
 
@@ -177,7 +177,8 @@ fn failure(node: &Node) -> String {
     let Some(failure) = failure else {
         return format!("{} step `{}` {word}{after}\n", console::style("×").red(), node.path);
     };
-    let mut text = format!("{} step `{}` {word}{after}: {}\n", console::style("×").red(), node.path, failure.message);
+    let message = printable(&failure.message);
+    let mut text = format!("{} step `{}` {word}{after}: {message}\n", console::style("×").red(), node.path);
     for line in causes_and_help(failure) {
         let _ = writeln!(text, "  {line}");
     }

@@ -11,6 +11,7 @@ use crate::error::{ErrorClass, Failure, StepError};
 use crate::executor::ExecutorError;
 use crate::pipeline::Problems;
 use crate::report;
+use crate::report::telling::printable;
 
 /// What a command returns when it could not do what it was asked for.
 #[derive(Debug)]
@@ -137,10 +138,10 @@ impl Fault {
 
 /// A failure as people read it: what failed, why, whether trying again can help, what to do.
 pub fn failure_text(message: &str, causes: &[String], class: Option<ErrorClass>, help: Option<&str>) -> String {
-    let mut text = format!("{} {message}", console::style("×").for_stderr().red());
+    let mut text = format!("{} {}", console::style("×").for_stderr().red(), printable(message));
     for cause in causes.iter().filter(|cause| !message.contains(cause.as_str())) {
         text.push_str("\n  because: ");
-        text.push_str(&cause.replace('\n', "\n           "));
+        text.push_str(&printable(cause).replace('\n', "\n           "));
     }
     if let Some(class) = class {
         text.push_str("\n  again: ");
@@ -152,7 +153,7 @@ pub fn failure_text(message: &str, causes: &[String], class: Option<ErrorClass>,
     }
     if let Some(help) = help {
         let _ = write!(text, "\n  {} ", console::style("help:").for_stderr().cyan());
-        text.push_str(&help.replace('\n', "\n        "));
+        text.push_str(&printable(help).replace('\n', "\n        "));
     }
     text
 }

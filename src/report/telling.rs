@@ -219,7 +219,8 @@ fn again(word: &str, step: &StepPath, engine: &Engine) -> String {
 
 fn failed(step: &StepPath, word: &str, failure: &Failure) -> Told {
     let is_final = !word.contains("again");
-    let mut told = Told::of(if is_final { Mark::Failed } else { Mark::Note }, step, format!("{word}: {}", failure.message));
+    let mut told =
+        Told::of(if is_final { Mark::Failed } else { Mark::Note }, step, format!("{word}: {}", printable(&failure.message)));
     if is_final {
         told.more = causes_and_help(failure);
     }
@@ -235,7 +236,7 @@ pub fn causes_and_help(failure: &Failure) -> Vec<String> {
         .map(|cause| format!("because: {}", one_line(cause)))
         .collect();
     lines.push(format!("again: {}", again_text(failure.class)));
-    lines.extend(failure.help.as_ref().map(|help| format!("help: {help}")));
+    lines.extend(failure.help.as_ref().map(|help| format!("help: {}", printable(help))));
     lines
 }
 
@@ -360,6 +361,11 @@ pub fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// Text of others as it is, line by line, without what would move the cursor or reach the terminal as an order.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|&c| c == '\n' || c == '\t' || !c.is_control()).collect()
 }
 
 /// At most this many columns, with `…` where something is missing.
