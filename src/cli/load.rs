@@ -18,13 +18,22 @@ pub struct DiskFiles;
 
 impl Files for DiskFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MOST {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB"));
+        // Even to open a pipe waits for somebody at its other end; a folder says by itself what it is.
+        let about = std::fs::metadata(path)?;
+        if !about.is_file() && !about.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        Ok(bytes)
+        read_bounded(path)
     }
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB"));
+    }
+    Ok(bytes)
 }
 
 impl Context {
@@ -76,8 +85,7 @@ impl Given {
 
 fn read_inputs(file: &Path) -> Result<Map<String, Value>, Fault> {
     let shown = file.display();
-    let bytes =
-        DiskFiles.read(file).map_err(|error| Fault::wrong(format!("cannot read the inputs in `{shown}`")).cause(error))?;
+    let bytes = read_bounded(file).map_err(|error| Fault::wrong(format!("cannot read the inputs in `{shown}`")).cause(error))?;
     let wrong = |cause: String| {
         Fault::wrong(format!("the inputs in `{shown}` are not a mapping of names to values"))
             .cause(cause)

@@ -40,3 +40,15 @@ fn a_terminal_that_goes_away_cancels_the_run_unless_that_is_ignored() {
     bench.write("go", "");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
+
+#[test]
+fn a_pipe_is_no_pipeline_and_is_not_waited_for() {
+    let bench = Bench::new();
+    let made = std::process::Command::new("mkfifo").arg(bench.path("f.yaml")).status();
+    assert!(made.expect("`mkfifo` runs").success());
+    bench.write("p.yaml", "steps:\n  - id: a\n    uses: ./f.yaml\n");
+    for file in ["f.yaml", "p.yaml"] {
+        let ran = bench.run(&["check", file]).exits(2);
+        assert!(ran.stderr.contains("not a regular file"), "{}", ran.stderr);
+    }
+}
