@@ -150,6 +150,7 @@ impl Engine {
             }
             Phase::Finally(_) => {
                 self.finally_is_closed = true;
+                self.finally_is_cancelled = true;
                 self.halt(&self.finally.clone(), true);
             }
             Phase::New | Phase::Stopping(Stop::RollbackCancelled) | Phase::Over(_) => {}
@@ -180,6 +181,7 @@ impl Engine {
         self.phase = Phase::Finally(outcome);
         self.finally_session += 1;
         self.finally_is_closed = false;
+        self.finally_is_cancelled = false;
         for ix in self.walk(&self.finally.clone()) {
             self.forget(ix);
         }
@@ -242,8 +244,14 @@ impl Engine {
 
     fn leave_finally(&mut self, outcome: RunStatus) {
         let all_well = self.finally.iter().all(|&ix| matches!(self.graph[ix].state, State::Succeeded | State::Skipped));
+        let has_failed = self.walk(&self.finally).iter().any(|&ix| self.graph[ix].state == State::Failed);
         // A handler never makes an outcome better; it can make a good one worse.
-        self.enter_over(if outcome == RunStatus::Succeeded && !all_well { RunStatus::Failed } else { outcome });
+        self.enter_over(match outcome {
+            RunStatus::Succeeded if all_well => RunStatus::Succeeded,
+            RunStatus::Succeeded if self.finally_is_cancelled && !has_failed => RunStatus::Cancelled,
+            RunStatus::Succeeded => RunStatus::Failed,
+            _ => outcome,
+        });
     }
 
     fn enter_over(&mut self, status: RunStatus) {

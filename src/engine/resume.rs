@@ -133,6 +133,7 @@ impl Engine {
     fn resume_finally(&mut self) {
         self.finally_session += 1;
         self.finally_is_closed = false;
+        self.finally_is_cancelled = false;
         for ix in self.walk(&self.finally.clone()) {
             self.refresh(ix);
             let node = &mut self.graph[ix];

@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) queue: VecDeque<Ix>,
     pub(super) commands: Vec<Command>,
     pub(super) finally_is_closed: bool,
+    /// It was a person who told `finally` to stop.
+    pub(super) finally_is_cancelled: bool,
     /// How far a rollback has come (`orphan.rs`).
     pub(super) undo_stage: usize,
     /// Steps whose turn has come by the graph, and that wait for an orphan that was started later.
@@ -114,6 +116,7 @@ impl Engine {
             queue: VecDeque::new(),
             commands: Vec::new(),
             finally_is_closed: false,
+            finally_is_cancelled: false,
             undo_stage: 0,
             undo_parked: Vec::new(),
             fault: None,

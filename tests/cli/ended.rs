@@ -42,6 +42,20 @@ fn a_terminal_that_goes_away_cancels_the_run_unless_that_is_ignored() {
 }
 
 #[test]
+fn a_cancel_during_finally_is_a_cancel_and_no_failure() {
+    let bench = Bench::new();
+    let text = "steps:\n  - id: a\n    uses: file.write\n    with: { path: a.txt, content: a }\nfinally:\n  - id: f\n    uses: command\n    with: { run: 'echo x > began; while [ ! -e go ]; do sleep 0.02; done' }\n";
+    bench.write("p.yaml", text);
+    let started = bench.start(&["run", "p.yaml"]);
+    bench.wait_for("began");
+    started.signal("INT");
+    started.ends().exits(130);
+    assert_eq!(bench.run(&["runs", "--json"]).json()["runs"][0]["status"], "cancelled");
+    bench.write("go", "");
+    bench.run(&["resume", "last"]).exits(0);
+}
+
+#[test]
 fn a_pipe_is_no_pipeline_and_is_not_waited_for() {
     let bench = Bench::new();
     let made = std::process::Command::new("mkfifo").arg(bench.path("f.yaml")).status();

@@ -29,6 +29,7 @@ pub struct Rules {
     /// The last number of each step's attempts.
     numbers: BTreeMap<StepPath, u32>,
     cancels: u32,
+    is_finally_cancelled: bool,
     is_finally_out_of_time: bool,
     pivot_started: bool,
     may_pass_pivot: bool,
@@ -56,6 +57,7 @@ impl Rules {
             to_ask: BTreeSet::new(),
             numbers: BTreeMap::new(),
             cancels: 0,
+            is_finally_cancelled: false,
             is_finally_out_of_time: false,
             pivot_started: false,
             may_pass_pivot: false,
@@ -144,6 +146,9 @@ impl Rules {
             Event::CancelRequested { .. } | Event::RollbackRequested { .. } => {
                 self.overtaken =
                     engine.steps().filter(|node| node.state == State::Starting).map(|node| node.path.clone()).collect();
+                // What the steps came to is told only while `finally` runs.
+                let is_in_finally = engine.outcome() != engine.status();
+                self.is_finally_cancelled |= is_in_finally && matches!(event, Event::CancelRequested { .. });
             }
             _ => {}
         }
@@ -154,6 +159,7 @@ impl Rules {
             Event::Resumed { .. } => {
                 self.stopped = false;
                 self.cancels = 0;
+                self.is_finally_cancelled = false;
                 self.is_finally_out_of_time = false;
                 self.failures.clear();
                 self.ready.clear();
@@ -382,7 +388,8 @@ impl Rules {
         }
         let has_ended = !matches!(status, RunStatus::Paused | RunStatus::RollingBack | RunStatus::Waiting | RunStatus::Running);
         // A cancel while `finally` runs, and its budget, end it.
-        let is_cut_short = self.is_finally_out_of_time || self.cancels > u32::from(status == RunStatus::Cancelled);
+        let is_cut_short =
+            self.is_finally_out_of_time || self.is_finally_cancelled || self.cancels > u32::from(status == RunStatus::Cancelled);
         if has_ended && !is_cut_short {
             let untouched = engine.steps().find(|node| {
                 node.is_finally && node.state == State::Blocked && node.path.parent().is_none() && node.def.needs.is_empty()
