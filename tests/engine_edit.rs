@@ -264,7 +264,7 @@ fn a_step_inserted_before_completed_ones_is_refused_until_it_is_said_what_is_mea
     let old = pipeline(&[step("a", &[]), step("b", &["a"]), step("c", &["b"])]);
     let new = pipeline(&[step("new", &[]), step("a", &["new"]), step("b", &["a"]), step("c", &["b"])]);
     let start = || Driver::start(old.clone(), &["c"], &[]);
-    assert_eq!(kinds(&start().engine, &new, &[]), [told("new", "InsertedBefore [a, b, c]", true)]);
+    assert_eq!(kinds(&start().engine, &new, &[]), [told("new", "InsertedBefore [a, b]", true)]);
     let with = |accept| {
         let mut driver = start();
         driver.set(&[], &[]);
@@ -299,10 +299,10 @@ fn a_step_added_where_nothing_was_done_just_runs() {
     let old = pipeline(&[step("a", &[]), step("b", &["a"])]);
     let new = pipeline(&[step("a", &[]), step("new", &["a"]), step("b", &["new"])]);
     let mut driver = Driver::start(old, &["b"], &[]);
-    // `b` was started and failed: it is behind the new step, and its failed try came too early.
-    assert_eq!(kinds(&driver.engine, &new, &[]), [told("new", "InsertedBefore [b]", true)]);
+    // `b` was started and failed: it is not completed, and runs again behind what it lacked.
+    assert_eq!(kinds(&driver.engine, &new, &[]), [told("new", "Added", false)]);
     driver.set(&[], &[]);
-    assert_eq!(driver.resume_with(new, &[], &[("new", Accept::Keep)]), RunStatus::Succeeded);
+    assert_eq!(driver.resume_with(new, &[], &[]), RunStatus::Succeeded);
     assert_eq!(driver.did, ["run new", "run b"]);
 }
 

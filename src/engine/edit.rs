@@ -24,7 +24,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum ChangeKind {
-    /// New, and nothing that is behind it was started: it runs when its turn comes.
+    /// New, and nothing that is behind it is completed: it runs when its turn comes.
     Added,
     /// New, in front of steps that are completed.
     InsertedBefore {
@@ -127,8 +127,7 @@ fn completed_behind(engine: &Engine, steps: &[StepDef], id: &str, path_of: &dyn 
             }
         }
     }
-    let is_completed = |path: &StepPath| {
-        engine.step(path).is_some_and(|node| !node.is_orphan && (node.state == State::Succeeded || node.was_started()))
-    };
+    // One that failed is tried again, behind the new step: that is what a missing step is put in for.
+    let is_completed = |path: &StepPath| engine.step(path).is_some_and(|node| !node.is_orphan && node.state == State::Succeeded);
     behind.into_iter().filter(|&other| other != id).map(path_of).filter(is_completed).collect()
 }
