@@ -116,21 +116,24 @@ impl Listing {
                         Some(listed) => Some(listed),
                         None => continue,
                     },
-                    None => match next.take() {
+                    None => match next.as_mut() {
                         None => None,
                         Some(task) => {
-                            let page = task
-                                .await
-                                .map_err(|error| StepError::permanent("a page got lost: a bug of ferry").cause(error))??;
-                            if !*is_checked && page.entries.iter().zip(page.entries.iter().skip(1)).any(|(a, b)| a.key >= b.key) {
+                            // Taken only once it is there: whoever stops waiting in between loses no page.
+                            let page = task.await;
+                            *next = None;
+                            let page =
+                                page.map_err(|error| StepError::permanent("a page got lost: a bug of ferry").cause(error))??;
+                            let is_sorted = page.entries.is_sorted_by(|a, b| a.key < b.key);
+                            if !*is_checked && !is_sorted {
                                 self.store.distrust_order();
                                 self.way = Way::Start;
                                 continue;
                             }
                             *is_checked = true;
-                            *next = page
-                                .next
-                                .map(|token| ask(&self.store, PageQuery { token: Some(token), ..self.store.page_query() }));
+                            let token = page.next;
+                            *next =
+                                token.map(|token| ask(&self.store, PageQuery { token: Some(token), ..self.store.page_query() }));
                             *entries = page.entries.into_iter();
                             continue;
                         }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _};
-use tokio::task::JoinSet;
+use futures::StreamExt as _;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::copy::{Copied, Job, Transfer, Trouble, width};
 use super::ledger::{self, Ledger, Told, Touched};
@@ -51,8 +50,9 @@ pub fn may_delete(config: &ObjectSync, extra: u64, others: u64, target: &Store) 
     Err(StepError::permanent(message).help("see that `from` is the right place; if it is, raise `max_delete`"))
 }
 
-/// Intentions that are being written down, and the tasks that wait for that.
-type Noting = BoxFuture<'static, (Vec<Task>, Result<(), StepError>)>;
+/// Intentions that are being written down, and the tasks that wait for that. A task of its own: it holds the ledger, and
+/// goes on while this one waits for the ledger too.
+type Noting = JoinHandle<(Vec<Task>, Result<(), StepError>)>;
 
 struct Work<'a> {
     config: &'a ObjectSync,
@@ -215,7 +215,7 @@ impl Work<'_> {
             if self.is_listed && is_idle {
                 break Ok(());
             }
-            if is_idle && self.window.len() >= WINDOW {
+            if is_idle && self.failure_count > 0 && self.window.len() >= WINDOW {
                 // All that is left in the window are names that could not be copied.
                 break self.nothing_failed();
             }
@@ -224,10 +224,15 @@ impl Work<'_> {
             let step = tokio::select! {
                 biased;
                 () = self.ctx.cancel.cancelled() => Err(self.ctx.stopped()),
-                (tasks, noted) = async { self.noting.as_mut().expect("it is there").await }, if self.noting.is_some() => {
+                noted = async { self.noting.as_mut().expect("it is there").await }, if self.noting.is_some() => {
                     self.noting = None;
-                    self.ready.extend(tasks);
-                    noted
+                    match noted {
+                        Ok((tasks, noted)) => {
+                            self.ready.extend(tasks);
+                            noted
+                        }
+                        Err(error) => Err(StepError::permanent("the ledger could not be written: a bug of ferry").cause(error)),
+                    }
                 }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
                     Ok(ended) => self.ended(ended),
@@ -271,7 +276,7 @@ impl Work<'_> {
     fn proceed(&mut self) {
         if self.noting.is_none() && !self.decided.is_empty() {
             let tasks: Vec<Task> = self.decided.drain(..).collect();
-            self.noting = Some(note(self.transfer.clone(), tasks).boxed());
+            self.noting = Some(tokio::spawn(note(self.transfer.clone(), tasks)));
         }
         // A few more than there are places: whether anybody waits for one is what the level looks at.
         let limit = self.level.gate().limit() as u64;
