@@ -41,7 +41,7 @@ pub use error::ExecutorError;
 pub use logs::{LogFile, LogLine, log_files};
 pub use plan::{plan, preflight};
 pub use planned::{Half, Plan, PlanState, Planned};
-pub use start::{fold, fold_run};
+pub use start::fold_run;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Engine, OnFailure, StepPath};

@@ -17,16 +17,6 @@ use crate::journal::{Journal, JournalError, Lease, Record, Request};
 use crate::pipeline::Loaded;
 use crate::steps::Depth;
 
-/// The state of a run: the fold of its events.
-pub fn fold(records: &[Record]) -> Engine {
-    let mut engine = Engine::new();
-    for record in records {
-        // Commands are for the runner that was there; what is still open is asked for in the end.
-        drop(engine.on(&record.event));
-    }
-    engine
-}
-
 /// The state of a run as its journal tells it, and when it began. No more than one event lies in memory.
 pub fn fold_run(journal: &Journal, run: &str) -> Result<(Engine, Timestamp), JournalError> {
     fold_each(journal, run, |_| {})
@@ -40,6 +30,7 @@ fn fold_each(journal: &Journal, run: &str, mut see: impl FnMut(&Record)) -> Resu
             started_at = record.at;
         }
         see(&record);
+        // Commands are for the runner that was there; what is still open is asked for in the end.
         drop(engine.on(&record.event));
     })?;
     Ok((engine, started_at))

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ferry::engine::{Event, Outcome, RunStatus, State};
-use ferry::executor::{ExecutorError, Resume, fold};
+use ferry::executor::{ExecutorError, Resume};
 use ferry::journal::{JournalError, Request};
 
 use super::lab::{Lab, failure};
@@ -245,7 +245,7 @@ async fn a_wait_for_a_lock_of_another_run_has_a_limit_and_one_within_a_run_has_n
     let (second, status) =
         lab.run(&format!("steps: [{{ id: c, uses: test.act, timeout: 1ms, {wait}, with: {{ waits_for: go }} }}]")).await;
     assert_eq!(status, RunStatus::Failed);
-    let engine = fold(&lab.records(&second));
+    let engine = lab.engine(&second);
     let failure = engine.step(&"c".into()).and_then(|node| node.failure.clone()).expect("it says why");
     assert!(failure.message.contains("the lock `l` was not free within 1ms: it is held by step"), "{failure:?}");
     assert_eq!(lab.count("run c"), 0);

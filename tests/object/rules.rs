@@ -202,3 +202,17 @@ async fn a_file_with_an_old_time_of_its_own_is_copied_when_it_is_new() {
         assert_eq!(scene.run("object.sync", with).await.expect("nothing to do")["copied"], 0);
     }
 }
+
+#[tokio::test]
+async fn what_a_service_copies_within_itself_is_verified_too() {
+    let Some(server) = parts::s3(OLD) else { return };
+    let scene = Scene::new([("old", s3_store(server.port, OLD))]);
+    for name in ["a/one", "a/two"] {
+        scene.put("old:", name, name).await;
+    }
+    // One place: the verification must not wait for the one that the copy itself holds.
+    let with = json!({"from": "old:a/", "to": "old:b/", "verify": "full", "concurrency": 1});
+    let output = scene.run("object.sync", with).await.expect("copied");
+    assert_eq!(output["copied"], 2);
+    assert_eq!(scene.get("old:", "b/one").await.as_deref(), Some(b"a/one".as_slice()));
+}

@@ -14,7 +14,7 @@ impl Transfer {
     pub(super) async fn inside(&self, job: &Job, origin: &Origin) -> Result<Copied, Stop> {
         let key = &job.listed.key;
         let (from, to) = (self.source.path(key)?, self.target.path(key)?);
-        let _room = self.room(0).await?;
+        let room = self.room(0).await?;
         let copied = self.target.operator().copy(&from, &to).await.map_err(|error| self.not_written(key, error))?;
         let now = Origin::look(&self.source, key).await?;
         if !now.facts.agree(&origin.facts) {
@@ -22,6 +22,8 @@ impl Transfer {
         }
         self.moved.fetch_add(origin.facts.size, Ordering::Relaxed);
         self.ends.fetch_add(1, Ordering::Relaxed);
+        // A verification takes a place of its own.
+        drop(room);
         self.arrived(key, origin.facts.size, Facts::of(&copied), None).await
     }
 }

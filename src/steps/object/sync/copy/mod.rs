@@ -297,14 +297,14 @@ impl Transfer {
         Ok(Copied::There { bytes: 0, is: Facts::default(), blake3: None })
     }
 
-    /// Reads the target again: what arrived is what was sent.
+    /// Reads the target again: what arrived is what was sent. What the service copied within itself was not sent: then the
+    /// source is read too.
     async fn check(&self, key: &str, sent: Option<&str>) -> Result<(), Stop> {
-        let there = Origin::look(&self.target, key).await?;
-        let is = match sent {
-            Some(_) => self.hash_of(&self.target, &there).await?,
-            None => return Ok(()),
+        let sent = match sent {
+            Some(sent) => sent.to_owned(),
+            None => self.hash_of(&self.source, &Origin::look(&self.source, key).await?).await?,
         };
-        if Some(is.as_str()) == sent {
+        if self.hash_of(&self.target, &Origin::look(&self.target, key).await?).await? == sent {
             return Ok(());
         }
         let (target, source) = (self.target.label(), self.source.label());
