@@ -38,7 +38,7 @@ const CASES: &[(&str, &str, bool)] = &[
     ("object.list", "with: { from: 'old:up/' }", false),
     // The folder of the target is not there yet, and must not be made for a look.
     ("object.sync", "with: { from: 'old:up/', to: 'fresh:up/', verify: true }", true),
-    ("object.sync", "with: { from: 'old:up/', to: 'new:up/', delete: true, max_delete: 100 }", true),
+    ("object.sync", "with: { from: 'old:up/', to: 'new:up/', mode: mirror, max_delete: 100 }", true),
     ("wait", "with: { for: 10ms }", false),
     ("wait", "with: { until: '2020-01-01T00:00:00Z' }", false),
     ("wait", "with: { url: 'URL/up', every: 10ms }", false),

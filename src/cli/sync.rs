@@ -36,11 +36,11 @@ pub struct Sync {
     /// What makes two objects the same: auto, size, etag, mtime or checksum
     #[arg(long, value_name = "HOW")]
     compare: Option<String>,
-    /// Delete objects of TO that FROM does not have
-    #[arg(long)]
-    delete: bool,
-    /// Stop instead of deleting more than this many objects, or than this part of them: `1%`
-    #[arg(long, value_name = "COUNT", requires = "delete")]
+    /// What becomes of objects that are only at one side: `copy` (nothing), or `mirror` (deleted at TO)
+    #[arg(long, value_name = "MODE", value_parser = ["copy", "mirror"])]
+    mode: Option<String>,
+    /// With `--mode mirror`: stop instead of deleting more than this many objects, or than this part of them: `1%`
+    #[arg(long, value_name = "COUNT", requires = "mode")]
     max_delete: Option<String>,
     /// Read copied objects again and compare: all, or `--verify='sample 5%'`
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "full", require_equals = true)]
@@ -86,8 +86,13 @@ impl Sync {
                 inputs.insert(name.to_owned(), globs.into());
             }
         }
-        let texts =
-            [("compare", self.compare), ("bandwidth", self.bandwidth), ("verify", self.verify), ("max_delete", self.max_delete)];
+        let texts = [
+            ("mode", self.mode),
+            ("compare", self.compare),
+            ("bandwidth", self.bandwidth),
+            ("verify", self.verify),
+            ("max_delete", self.max_delete),
+        ];
         for (name, value) in texts {
             if let Some(value) = value {
                 with[name] = value.into();
@@ -95,9 +100,6 @@ impl Sync {
         }
         if let Some(value) = self.concurrency {
             with["concurrency"] = value.into();
-        }
-        if self.delete {
-            with["delete"] = true.into();
         }
         // JSON is YAML.
         let pipeline = json!({

@@ -27,3 +27,13 @@ fn the_environment_does_not_say_who_somebody_is() {
     let ran = bench.ferry(&["approve", "last", "go"]).env("USER", "ada-nobody").env("LOGNAME", "ada-nobody").output();
     assert_eq!(ran.expect("it starts").status.code(), Some(2));
 }
+
+#[test]
+fn a_key_that_has_another_name_now_is_told_so() {
+    let bench = Bench::new();
+    bench.write("p.yaml", "steps:\n  - id: a\n    uses: object.sync\n    with: { from: ./a, to: ./b, delete: true }\n");
+    let ran = bench.ferry(&["check", "p.yaml"]).output().expect("it starts");
+    assert_eq!(ran.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.contains("has no key `delete`") && said.contains("`delete: true` is now `mode: mirror`"), "{said}");
+}

@@ -24,7 +24,7 @@ async fn a_folder_within_another_is_seen_through_links() {
         (at("a"), at("l/sub")),
         (at("a/sub"), format!("/proc/self/root{}", at("a"))),
     ] {
-        let with = json!({"from": from, "to": to, "delete": true});
+        let with = json!({"from": from, "to": to, "mode": "mirror"});
         let error = scene.run("object.sync", with).await.expect_err("one lies within the other");
         assert!(error.message.contains("within one another"), "{from} {to}: {error}");
     }
@@ -53,7 +53,7 @@ async fn a_bucket_is_known_by_all_spellings_of_its_endpoint() {
     scene.put("plain:", "a/sub/x", "precious").await;
     scene.put("plain:", "a/y", "other").await;
     for other in ["slash", "name", "short"] {
-        let with = json!({"from": "plain:a/sub/", "to": format!("{other}:a/"), "delete": true});
+        let with = json!({"from": "plain:a/sub/", "to": format!("{other}:a/"), "mode": "mirror"});
         let error = scene.run("object.sync", with).await.expect_err("one lies within the other");
         assert!(error.message.contains("within one another"), "{other}: {error}");
     }
@@ -69,12 +69,12 @@ async fn what_the_source_itself_sees_is_not_deleted() {
     scene.put("old:", "a/sub/x", "precious").await;
     scene.put("old:", "a/y", "other").await;
     for (from, to) in [("old:a/sub/", "alias:a/"), ("alias:a/sub/", "old:a/"), ("alias:a/sub/", "old:")] {
-        let error = scene.run("object.sync", json!({"from": from, "to": to, "delete": true})).await.expect_err("one store");
+        let error = scene.run("object.sync", json!({"from": from, "to": to, "mode": "mirror"})).await.expect_err("one store");
         assert_eq!(error.class, ErrorClass::NeedsPerson, "{error:?}");
         assert!(error.message.contains("one store"), "{error}");
         assert_eq!(scene.get("old:", "a/sub/x").await.expect("there"), b"precious");
         assert_eq!(scene.get("old:", "a/y").await.expect("there"), b"other");
     }
     // Apart in one bucket is apart.
-    scene.run("object.sync", json!({"from": "old:a/sub/", "to": "alias:b/", "delete": true})).await.expect("copied");
+    scene.run("object.sync", json!({"from": "old:a/sub/", "to": "alias:b/", "mode": "mirror"})).await.expect("copied");
 }

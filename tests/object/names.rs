@@ -109,7 +109,7 @@ async fn names_that_are_not_utf8_are_all_refused_by_a_plan_wherever_they_lie() {
     assert!(error.message.contains("1 object cannot"), "{error}");
     let with = json!({"from": "here:", "to": "mem:", "exclude": ["b*", "d*/"]});
     assert_eq!(scene.run("object.sync", with).await.expect("copied")["copied"], 1);
-    let with = json!({"from": "mem:", "to": "here:", "delete": true});
+    let with = json!({"from": "mem:", "to": "here:", "mode": "mirror"});
     scene.run("object.sync", with).await.expect("copied");
     assert_eq!(scene.names("here:").await.len(), 4, "nothing is deleted by a name that leads elsewhere");
 }
@@ -186,7 +186,7 @@ async fn two_names_that_the_target_takes_for_one_are_a_failure_by_name() {
     std::fs::write(folder.path().join("plain"), "x").expect("written");
     let scene = Scene::new([("here", directory(folder.path())), ("dav", webdav_store(&server))]);
     scene.put("dav:", "in/mine", "was here").await;
-    let with = json!({"from": "here:", "to": "dav:in/", "delete": true});
+    let with = json!({"from": "here:", "to": "dav:in/", "mode": "mirror"});
     let error = scene.run("object.sync", with.clone()).await.expect_err("one of them is lost");
     assert!(error.message.contains("of what was copied") && names.iter().any(|name| error.message.contains(name)), "{error}");
     assert!(!error.message.contains("`plain`"), "{error}");

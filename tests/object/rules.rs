@@ -63,11 +63,15 @@ async fn nothing_is_deleted_unless_asked_and_never_too_much() {
     }
     scene.run("object.sync", json!({"from": "mem:", "to": "there:"})).await.expect("copied");
     assert_eq!(scene.names("there:").await, ["a", "keep.tmp", "own.tmp", "x", "y/z"]);
-    let with = json!({"from": "mem:", "to": "there:", "delete": true, "max_delete": 1, "exclude": ["*.tmp"]});
+    let with = json!({"from": "mem:", "to": "there:", "mode": "mirror", "max_delete": 1, "exclude": ["*.tmp"]});
     let error = scene.run("object.sync", with).await.expect_err("too much");
     assert!(error.message.contains("would delete 2 objects"), "{error}");
     assert_eq!(scene.names("there:").await.len(), 5);
-    let with = json!({"from": "mem:", "to": "there:", "delete": true, "max_delete": 2, "exclude": ["*.tmp"]});
+    let with = json!({"from": "mem:", "to": "there:", "mode": "mirror", "exclude": ["*.tmp"]});
+    let plan = scene.plan("object.sync", with).await.expect("planned");
+    assert!(plan.does.contains("deletes 2 objects only at the target"), "{plan:?}");
+    assert!(plan.warnings.iter().any(|text| text == "deletes 2 objects that are only at `there:`: `x`, `y/z`"), "{plan:?}");
+    let with = json!({"from": "mem:", "to": "there:", "mode": "mirror", "max_delete": 2, "exclude": ["*.tmp"]});
     assert_eq!(scene.run("object.sync", with).await.expect("deleted")["deleted"], 2);
     assert_eq!(scene.names("there:").await, ["a", "keep.tmp", "own.tmp"]);
 }
@@ -172,7 +176,7 @@ async fn a_source_that_is_gone_at_run_time_deletes_nothing() {
     let (scene, folder) = two();
     scene.put("here:", "a", "x").await;
     scene.put("there:", "old", "x").await;
-    let with = json!({"from": "here:", "to": "there:", "delete": true, "allow_empty": true});
+    let with = json!({"from": "here:", "to": "there:", "mode": "mirror", "allow_empty": true});
     let step = Scene::step("object.sync", &with);
     let ctx = scene.context();
     let before = step.inspect(&ctx).await.expect("there");

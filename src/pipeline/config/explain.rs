@@ -119,11 +119,15 @@ impl Subject<'_> {
                 // Each is looked for among all keys, and nobody reads the hundredth.
                 for wrong in unexpected.iter().take(MOST_HINTED) {
                     let span = self.find(&place.join(wrong.as_str())).and_then(|(_, key)| key).unwrap_or(self.head);
+                    let formerly = self.info.config.pointer("/x-formerly").filter(|_| place.is_empty());
+                    let formerly = formerly.and_then(|formerly| formerly.get(wrong)?.as_str()).map(str::to_owned);
                     let owner = if place.is_empty() { format!("`{uses}`") } else { format!("`{name}` of `{uses}`") };
                     problems.push(
                         Problem::new(Code::UnknownKey, file, span, format!("{owner} has no key `{wrong}`"))
                             .label(format!("not a key of {owner}"))
-                            .maybe_help(suggest(wrong, known.iter().map(String::as_str)).or_else(|| Some(manual()))),
+                            .maybe_help(
+                                formerly.or_else(|| suggest(wrong, known.iter().map(String::as_str))).or_else(|| Some(manual())),
+                            ),
                     );
                 }
             }

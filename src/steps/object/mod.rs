@@ -24,7 +24,12 @@ fn objects(count: u64) -> String {
 
 /// The first few of many names, for a message.
 fn some(names: &[String], count: u64) -> String {
-    let shown: Vec<String> = names.iter().take(5).map(|name| format!("`{name}`")).collect();
+    some_of(names, count, 5)
+}
+
+/// The first of many names, so many at most.
+fn some_of(names: &[String], count: u64, most: usize) -> String {
+    let shown: Vec<String> = names.iter().take(most).map(|name| format!("`{name}`")).collect();
     let rest = count.saturating_sub(shown.len() as u64);
     if rest == 0 { shown.join(", ") } else { format!("{} and {rest} more", shown.join(", ")) }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use jiff::civil::Time;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::units::Rate;
 
@@ -30,6 +30,17 @@ fn read<'de, D: Deserializer<'de>, T>(deserializer: D, wanted: &str, of: impl Fn
     let wrong = || serde::de::Error::custom(format!("expected {wanted}"));
     let written = Written::deserialize(deserializer).map_err(|_| wrong())?;
     of(written).ok_or_else(wrong)
+}
+
+/// What becomes of objects that are only at one side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Nothing is ever deleted.
+    #[default]
+    Copy,
+    /// What is only at the target is deleted there, once everything was copied.
+    Mirror,
 }
 
 /// How much may be deleted.

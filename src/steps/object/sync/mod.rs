@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::limits::{Bandwidth, MaxDelete, Verify};
+use self::limits::{Bandwidth, MaxDelete, Mode, Verify};
 pub use self::plan::{SyncBefore, is_copied};
 use super::filter::Filter;
 use super::same::Rule;
@@ -37,7 +37,7 @@ use crate::stores::Store;
 /// go to buckets in parts, side by side. Content type and user metadata are kept where both sides have them; an object
 /// that changes while it is copied is copied once more, then named as a failure. What somebody else has written to the
 /// target since it was listed is not overwritten, where the store can tell.
-/// Nothing at the target is deleted unless `delete: true`. Names that one of the stores cannot hold are refused by name:
+/// Nothing is deleted unless `mode` says so. Names that one of the stores cannot hold are refused by name:
 /// by a plan, or by the step, which then fails after everything else was copied. A source without any object is a failure
 /// unless `allow_empty: true`; a folder that does not exist always is.
 ///
@@ -53,6 +53,7 @@ use crate::stores::Store;
 /// undo does all else, names what is left and fails.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-formerly" = { "delete": "`delete: true` is now `mode: mirror`, and `delete: false` is what happens without `mode`" }))]
 pub struct ObjectSync {
     /// Where the objects are: `store:prefix/`, a URL such as `s3://bucket/prefix/`, or a directory.
     #[schemars(extend("format" = "place"))]
@@ -71,10 +72,12 @@ pub struct ObjectSync {
     /// or else the times.
     #[serde(default)]
     pub compare: Rule,
-    /// Deletes at the target what is not at the source, after everything was copied.
+    /// What becomes of objects that are only at one side: `copy` deletes nothing, `mirror` deletes at the target what is not
+    /// at the source, after everything was copied.
     #[serde(default)]
-    pub delete: bool,
-    /// Fails before it deletes more than this many objects, or than this part of those at the target: `1%`.
+    pub mode: Mode,
+    /// With `mode: mirror`: fails before it deletes more than this many objects, or than this part of those at the target:
+    /// `1%`.
     #[serde(default)]
     pub max_delete: Option<MaxDelete>,
     /// Reads copied objects again at the target and compares their BLAKE3 with that of what was sent: `full` (or true), or
@@ -175,19 +178,19 @@ with:
             Depth::Brief => plan::glance(&source, &target).await?,
         };
         before.folders = target.missing_on_the_way().await;
-        if self.delete {
+        if self.mode == Mode::Mirror {
             work::may_delete(self, before.extra, before.objects, &target)?;
         }
         Ok(before)
     }
 
     fn preview(&self, before: &SyncBefore) -> Preview {
-        plan::preview(before, self.delete, self.allow_empty, &self.from, &self.to)
+        plan::preview(before, self)
     }
 
     async fn run(&self, ctx: &StepContext, before: &SyncBefore) -> Result<SyncOutput, StepError> {
         let source = self.source(ctx)?;
-        // A folder that has gone since is not an empty one: with `delete` that would empty the target.
+        // A folder that has gone since is not an empty one: a mirror of it would empty the target.
         source.must_exist().await?;
         let target = ctx.stores.open_to_write(&self.to, &ctx.base, &ctx.idempotence_key())?;
         Self::refuse_overlap(&source, &target).await?;

@@ -3,15 +3,19 @@
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
+use super::ObjectSync;
+use super::limits::Mode;
 use crate::error::StepError;
 use crate::steps::Preview;
 use crate::steps::object::filter::Filter;
 use crate::steps::object::merge::pairs;
 use crate::steps::object::same::{Answer, Rule};
-use crate::steps::object::{objects, some};
+use crate::steps::object::{objects, some, some_of};
 use crate::stores::{Kind, Store};
 use crate::units::ByteSize;
 
+/// How many names that would be deleted a plan shows.
+const EXTRAS: usize = 20;
 /// The MD5 of nothing.
 const EMPTY: &str = "d41d8cd98f00b204e9800998ecf8427e";
 
@@ -32,6 +36,9 @@ pub struct SyncBefore {
     pub read: u64,
     /// Objects only at the target.
     pub extra: u64,
+    /// The first of what is only at the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extras: Vec<String>,
     /// The first few of what would be overwritten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overwritten: Vec<String>,
@@ -85,7 +92,12 @@ pub async fn look(source: &Store, target: &Store, filter: &Filter, rule: Rule) -
     let mut pairs = pairs(source, target, None, filter);
     while let Some(pair) = pairs.try_next().await? {
         let Some(listed) = &pair.source else {
-            before.extra += u64::from(pair.target.is_some_and(|target| target.kind == Kind::Object));
+            if pair.target.is_some_and(|target| target.kind.is_object()) {
+                before.extra += 1;
+                if before.extras.len() < EXTRAS {
+                    before.extras.push(pair.key);
+                }
+            }
             continue;
         };
         match is_copied(source, target, listed) {
@@ -136,7 +148,9 @@ pub async fn look(source: &Store, target: &Store, filter: &Filter, rule: Rule) -
 }
 
 /// What a plan tells of it.
-pub fn preview(before: &SyncBefore, is_delete: bool, allow_empty: bool, from: &str, to: &str) -> Preview {
+pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
+    let (from, to) = (&config.from, &config.to);
+    let deletes = if config.mode == Mode::Mirror { before.extra } else { 0 };
     let copies = before.create + before.overwrite;
     let mut does = vec![if copies == 0 {
         format!("copies nothing from `{from}` to `{to}`: {} already there", objects(before.same))
@@ -149,20 +163,28 @@ pub fn preview(before: &SyncBefore, is_delete: bool, allow_empty: bool, from: &s
     if before.read > 0 {
         does.push(format!("compares the contents of {}", objects(before.read)));
     }
-    if is_delete && before.extra > 0 {
-        does.push(format!("deletes {} only at the target", objects(before.extra)));
+    if deletes > 0 {
+        does.push(format!("deletes {} only at the target", objects(deletes)));
     }
     let mut warnings = Vec::new();
-    if before.objects == 0 && !allow_empty {
+    if before.objects == 0 && !config.allow_empty {
         warnings.push(format!("there is nothing at `{from}` now: the step fails if that stays so"));
     }
-    let lost = before.overwrite + if is_delete { before.extra } else { 0 };
+    let lost = before.overwrite + deletes;
     if before.overwrite > 0 {
         let can = if before.can_restore { "can be restored only where the bucket keeps versions" } else { "cannot be restored" };
         warnings.push(format!(
             "overwrites {}, which {can}: {}",
             objects(before.overwrite),
             some(&before.overwritten, before.overwrite)
+        ));
+    }
+    if deletes > 0 {
+        let names = some_of(&before.extras, deletes, EXTRAS);
+        warnings.push(format!(
+            "deletes {} that {} only at `{to}`: {names}",
+            objects(deletes),
+            if deletes == 1 { "is" } else { "are" }
         ));
     }
     if before.left_out_count > 0 {
@@ -183,7 +205,7 @@ pub fn preview(before: &SyncBefore, is_delete: bool, allow_empty: bool, from: &s
     Preview {
         does: does.join("; "),
         undo,
-        already_done: copies == 0 && before.read == 0 && before.objects > 0 && !(is_delete && before.extra > 0),
+        already_done: copies == 0 && before.read == 0 && before.objects > 0 && deletes == 0,
         bytes: Some(before.bytes),
         objects: Some(copies),
         warnings,

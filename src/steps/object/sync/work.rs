@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::copy::{Copied, Job, Transfer, Trouble, width};
 use super::ledger::{self, Ledger, Told, Touched};
 use super::level::Level;
+use super::limits::Mode;
 use super::manifest::{Entry, Manifest};
 use super::pace::Pace;
 use super::plan::{SyncBefore, is_copied};
@@ -171,7 +172,7 @@ impl Work<'_> {
                 self.window.manifest.flush()?;
                 last_look::all_are_there(self.ctx, &self.transfer.target, self.window.manifest.path()).await?;
             }
-            if !self.config.delete || self.window.token.extra == 0 {
+            if self.config.mode != Mode::Mirror || self.window.token.extra == 0 {
                 return Ok(());
             }
             may_delete(self.config, self.window.token.extra, self.window.token.done.objects, &self.transfer.target)?;

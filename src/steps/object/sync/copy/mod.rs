@@ -196,7 +196,7 @@ impl Transfer {
             let (source, target) = (self.source.label(), self.target.label());
             let message = format!("`{key}` in `{target}`, about to be deleted, is also seen by way of `{source}`");
             Err(StepError::needs_person(format!("{message}: both seem to be one store, and the places lie within one another"))
-                .help("nothing was deleted; give the target a prefix of its own, or leave `delete` out"))
+                .help("nothing was deleted; give the target a prefix of its own, or leave `mode` out"))
         });
         is_seen.await.map(drop)
     }
