@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use opendal::{Metadata, Operator};
 
 use super::apart::Spot;
-use super::bucket::{Bucket, BucketError, PageQuery};
+use super::bucket::{Bucket, BucketError};
 use super::classify::{classify, is_missing};
 use super::listing::{Kind, Listed, Listing};
 use super::open::{Opened, UNFINISHED, Wanted};
@@ -320,11 +320,6 @@ impl Store {
                 .help("name the file's folder, and the file itself under `include`"));
         }
         Ok(true)
-    }
-
-    /// What a listing of the whole place asks a bucket for.
-    pub(super) fn page_query(&self) -> PageQuery {
-        PageQuery { prefix: self.prefix.to_string(), ..PageQuery::default() }
     }
 
     /// All objects in byte order of their keys, from behind `after`.

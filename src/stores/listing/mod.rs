@@ -4,14 +4,19 @@
 //! that memory grows with the largest folder only. Some servers claim an order and do not keep it: that is noticed,
 //! and the listing falls back to folders.
 
+mod guess;
+mod pages;
+#[cfg(test)]
+mod synthetic;
+
 use std::collections::VecDeque;
 
 use futures::TryStreamExt as _;
 use opendal::options::ListOptions;
 use opendal::{Entry, EntryMode, Lister};
-use tokio::task::JoinHandle;
 
-use super::bucket::{self, Page, PageQuery};
+use self::pages::{Pages, Trouble};
+use super::bucket;
 use super::classify::{classify, is_missing};
 use super::directory::{self, Found};
 use super::store::{Facts, Store};
@@ -76,8 +81,8 @@ pub struct Listing {
 enum Way {
     /// Nothing is asked yet.
     Start,
-    /// The pages of a bucket that is asked directly. The next one is on its way while this one is used.
-    Pages { entries: std::vec::IntoIter<bucket::Entry>, next: Option<JoinHandle<Result<Page, StepError>>>, is_checked: bool },
+    /// The pages of a bucket that is asked directly.
+    Pages { entries: std::vec::IntoIter<bucket::Entry>, pages: Box<Pages> },
     /// One recursive listing. `ahead` has been looked at.
     Flat { lister: Box<Lister>, ahead: VecDeque<Listed>, is_checked: bool },
     /// Folders: what is left of each, the innermost last.
@@ -111,32 +116,24 @@ impl Listing {
                     self.way = self.start().await?;
                     continue;
                 }
-                Way::Pages { entries, next, is_checked } => match entries.next() {
+                Way::Pages { entries, pages } => match entries.next() {
                     Some(entry) => match from_bucket(&self.store, entry) {
                         Some(listed) => Some(listed),
                         None => continue,
                     },
-                    None => match next.as_mut() {
-                        None => None,
-                        Some(task) => {
-                            // Taken only once it is there: whoever stops waiting in between loses no page.
-                            let page = task.await;
-                            *next = None;
-                            let page =
-                                page.map_err(|error| StepError::permanent("a page got lost: a bug of ferry").cause(error))??;
-                            let is_sorted = page.entries.is_sorted_by(|a, b| a.key < b.key);
-                            if !*is_checked && !is_sorted {
-                                self.store.distrust_order();
-                                self.way = Way::Start;
-                                continue;
-                            }
-                            *is_checked = true;
-                            let token = page.next;
-                            *next =
-                                token.map(|token| ask(&self.store, PageQuery { token: Some(token), ..self.store.page_query() }));
-                            *entries = page.entries.into_iter();
+                    None => match pages.next().await {
+                        Ok(None) => None,
+                        Ok(Some(page)) => {
+                            *entries = page.into_iter();
                             continue;
                         }
+                        Err(Trouble::Failed(error)) => return Err(error),
+                        Err(Trouble::Unordered) if self.last.is_none() => {
+                            self.store.distrust_order();
+                            self.way = Way::Start;
+                            continue;
+                        }
+                        Err(Trouble::Unordered) => return Err(self.unordered("a name was left out")),
                     },
                 },
                 Way::Flat { lister, ahead, is_checked } => {
@@ -183,29 +180,28 @@ impl Listing {
             if self.after.as_deref().is_some_and(|after| found.key.as_str() <= after) || self.store.is_unfinished(&found.key) {
                 continue;
             }
-            if self.last.as_deref().is_some_and(|last| found.key.as_str() <= last) {
-                self.store.distrust_order();
-                return Err(StepError::transient(format!(
-                    "`{}` does not list its objects in order: `{}` came after `{}`",
-                    self.store.label(),
-                    found.key,
-                    self.last.take().unwrap_or_default(),
-                ))
-                .help("it is listed folder by folder from now on: try again"));
+            if let Some(last) = self.last.as_ref().filter(|last| found.key <= **last) {
+                return Err(self.unordered(format!("`{}` came after `{last}`", found.key)));
             }
             self.last = Some(found.key.clone());
             return Ok(Some(found));
         }
     }
 
+    fn unordered(&self, how: impl std::fmt::Display) -> StepError {
+        self.store.distrust_order();
+        StepError::transient(format!("`{}` does not list its objects in order: {how}", self.store.label()))
+            .help("it is listed folder by folder from now on: try again")
+    }
+
     async fn start(&self) -> Result<Way, StepError> {
         if !self.store.lists_flat() {
             return Ok(Way::Folders { open: Vec::new(), next: Some(String::new()) });
         }
-        if self.store.bucket().is_some() {
-            let start_after = self.after.as_ref().map(|after| self.store.whole_key(after));
-            let first = ask(&self.store, PageQuery { start_after, ..self.store.page_query() });
-            return Ok(Way::Pages { entries: Vec::new().into_iter(), next: Some(first), is_checked: false });
+        if let Some(bucket) = self.store.bucket() {
+            let after = self.after.as_ref().map(|after| self.store.whole_key(after));
+            let pages = Pages::new(bucket, self.store.prefix().to_owned(), self.store.label().into(), after);
+            return Ok(Way::Pages { entries: Vec::new().into_iter(), pages: Box::new(pages) });
         }
         let operator = self.store.operator();
         let prefix = self.store.prefix();
@@ -221,15 +217,6 @@ impl Listing {
             .map_err(|error| cannot_list(&self.store, error))?;
         Ok(Way::Flat { lister: Box::new(lister), ahead: VecDeque::new(), is_checked: false })
     }
-}
-
-/// Asks for a page in a task of its own.
-fn ask(store: &Store, query: PageQuery) -> JoinHandle<Result<Page, StepError>> {
-    let store = store.clone();
-    tokio::spawn(async move {
-        let bucket = store.bucket().expect("only buckets have pages");
-        bucket.list(query).await.map_err(|error| error.into_step(&format!("cannot list `{}`", store.label())))
-    })
 }
 
 fn from_bucket(store: &Store, entry: bucket::Entry) -> Option<Listed> {
