@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferry::secret::Vault;
-use ferry::stores::bucket::{Bucket, PageQuery};
+use ferry::stores::bucket::{Bucket, Carry, PageQuery};
 use ferry::stores::{Patience, StoreOptions, Stores};
 
 /// Short, so that what never answers is noticed.
@@ -32,6 +32,9 @@ const PATIENCE: Patience = Patience {
     wait: Duration::from_millis(10),
     at_once: 64,
 };
+
+/// A copy with all that the source has.
+const KEPT: Carry<'static> = Carry::Kept { storage_class: None, tags: true };
 
 /// A client of its own: nothing that another has learned is known to it.
 fn open(options: StoreOptions) -> Arc<dyn Bucket> {

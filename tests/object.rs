@@ -4,6 +4,8 @@
 mod any_to_any;
 #[path = "object/apart.rs"]
 mod apart;
+#[path = "object/inside.rs"]
+mod inside;
 #[path = "object/names.rs"]
 mod names;
 #[path = "object/resume.rs"]

@@ -54,7 +54,7 @@ impl std::fmt::Display for Spot {
 const AWS: &str = "aws";
 
 /// The host with its port, and the path, of an endpoint.
-fn server(endpoint: &str, bucket: &str) -> (String, String) {
+pub(super) fn server(endpoint: &str, bucket: &str) -> (String, String) {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
     // Only hosts of the web's own schemes are read as numbers: `127.1`.
     let Ok(url) = Url::parse(&format!("http://{rest}")) else { return (endpoint.to_owned(), String::new()) };

@@ -58,7 +58,7 @@ pub(super) async fn read(folder: &Path, key: &str, label: &str) -> Result<Vec<Fo
             let changed = i32::try_from(metadata.ctime_nsec()).ok();
             let changed = changed.and_then(|nanos| jiff::Timestamp::new(metadata.ctime(), nanos).ok());
             let facts = Facts { size: metadata.len(), modified, ..Facts::default() };
-            found.push(Found::Entry(Listed { key: name, kind, facts, md5: None, changed }));
+            found.push(Found::Entry(Listed { key: name, kind, facts, md5: None, storage_class: None, changed }));
         }
     }
     Ok(found)

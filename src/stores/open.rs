@@ -9,7 +9,7 @@ use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest, Sha256};
 
-use super::apart::Spot;
+use super::apart::{Spot, server};
 use super::bucket::{self, Bucket};
 use super::{Patience, StoreOptions, classify, options};
 use crate::error::StepError;
@@ -17,6 +17,24 @@ use crate::secret::Vault;
 
 /// The folder in a directory store where files lie until they are whole. Never listed.
 pub(super) const UNFINISHED: &str = ".ferry-unfinished";
+
+/// The options that say who asks.
+const WHO: &[&str] = &[
+    "profile",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "role_arn",
+    "external_id",
+    "disable_config_load",
+    "skip_signature",
+    "server_side_encryption_customer_algorithm",
+    "server_side_encryption_customer_key",
+    "server_side_encryption_customer_key_md5",
+    "account_name",
+    "account_key",
+    "sas_token",
+];
 
 /// An operator and what has been learned about the store behind it. Cloning shares both.
 #[derive(Clone)]
@@ -131,6 +149,36 @@ impl Wanted {
     /// Where it lies, however it is spelled.
     pub fn spot(&self) -> Spot {
         Spot::new(&self.scheme, &|name| self.value(name), &self.prefix)
+    }
+
+    /// Who asks which service, as a digest: places with the same one can be read with one key.
+    pub fn account(&self) -> String {
+        let mut digest = Sha256::new();
+        let mut add = |name: &str, value: &str| {
+            for text in [name, value] {
+                digest.update(text.as_bytes());
+                digest.update([0]);
+            }
+        };
+        let (host, base) = self.value("endpoint").map(|endpoint| server(&endpoint, "")).unwrap_or_default();
+        match self.scheme.as_str() {
+            // The host is in the spot, with all its names; a bucket may stand in it.
+            "s3" => {}
+            _ => add(&host, &base),
+        }
+        // Every key of an Azure account opens all of it.
+        let has_key = self.scheme == "azblob" && self.has("account_key");
+        for name in WHO.iter().filter(|name| !has_key || !matches!(**name, "account_key" | "sas_token")) {
+            if let Some(value) = self.value(name) {
+                add(name, &value);
+            }
+        }
+        format!("{} {has_key} {:x}", self.scheme, digest.finalize())
+    }
+
+    /// Whether objects are encrypted with a key of one's own that the service cannot be given for the source of a copy.
+    pub fn has_own_key(&self) -> bool {
+        self.scheme == "azblob" && self.has("encryption_key")
     }
 
     /// The same for places that can share an operator. A digest: options may be secrets.

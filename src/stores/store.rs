@@ -84,6 +84,8 @@ pub struct Store {
     prefix: Arc<str>,
     scheme: Arc<str>,
     identity: Arc<str>,
+    account: Arc<str>,
+    has_own_key: bool,
     spot: Arc<Spot>,
     operator: Operator,
     is_ordered: Arc<AtomicBool>,
@@ -100,11 +102,14 @@ impl std::fmt::Debug for Store {
 impl Store {
     pub(super) fn new(label: String, wanted: Wanted, opened: Opened) -> Self {
         let (identity, spot) = (wanted.key(None), wanted.spot().into());
+        let (account, has_own_key) = (wanted.account().into(), wanted.has_own_key());
         Self {
             label: label.into(),
             prefix: wanted.prefix.into(),
             scheme: wanted.scheme.into(),
             identity: identity.into(),
+            account,
+            has_own_key,
             spot,
             operator: opened.operator,
             is_ordered: opened.is_ordered,
@@ -174,6 +179,28 @@ impl Store {
     /// Whether both places lie in the same bucket of the same service, reached with the same account.
     pub fn is_same_bucket(&self, other: &Self) -> bool {
         self.identity == other.identity
+    }
+
+    /// Whether the service copies objects from that place to this one by itself; if not, why. Another bucket counts, as
+    /// long as the same key is asked with: only then is it known that the service may read the source.
+    pub fn copies_from(&self, from: &Self) -> Result<(), &'static str> {
+        if self.scheme != from.scheme {
+            return Err("the services are of different kinds");
+        }
+        if self.bucket.is_none() || from.bucket.is_none() {
+            let is_one = self.is_same_bucket(from) && self.abilities().server_copy;
+            return if is_one { Ok(()) } else { Err("these are not two places in one service that copies by itself") };
+        }
+        if self.spot.service != from.spot.service {
+            return Err("these are two services");
+        }
+        if self.account != from.account {
+            return Err("the two places are reached with different keys");
+        }
+        if self.has_own_key {
+            return Err("the objects are encrypted with a key of your own");
+        }
+        Ok(())
     }
 
     /// Where it lies, without secrets: scheme, host, bucket and prefix, the same however it is spelled.
@@ -384,6 +411,31 @@ mod tests {
             assert_eq!(store.path(key).expect(key), format!("in/{key}"));
         }
         assert!(open("file:///tmp").path(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn a_service_copies_between_places_that_one_key_opens() {
+        let at = |place: &str| {
+            open(&format!("{place}{}region=x&access_key_id=a&secret_access_key=b", if place.contains('?') { '&' } else { '?' }))
+        };
+        let target = at("s3://new/in/?endpoint=http://127.0.0.1:9000");
+        for same in ["s3://old/?endpoint=http://localhost:9000/", "s3://new/?endpoint=http://127.0.0.1:9000"] {
+            assert_eq!(target.copies_from(&at(same)), Ok(()), "{same}");
+        }
+        for other in
+            ["s3://old/?endpoint=http://127.0.0.1:9001", "s3://old/", "s3://old/?endpoint=http://127.0.0.1:9000&session_token=t"]
+        {
+            assert!(target.copies_from(&at(other)).is_err(), "{other}");
+        }
+        assert_eq!(at("s3://new/").copies_from(&at("s3://old/?endpoint=https://s3.eu-west-1.amazonaws.com")), Ok(()));
+        let azure = |account: &str, more: &str| {
+            open(&format!("azblob://box/?endpoint=http://127.0.0.1:9/{account}&account_name={account}&{more}"))
+        };
+        let target = azure("one", "account_key=a2V5");
+        assert_eq!(target.copies_from(&azure("one", "account_key=b3RoZXI=")), Ok(()));
+        assert!(target.copies_from(&azure("two", "account_key=a2V5")).is_err());
+        assert!(target.copies_from(&azure("one", "sas_token=sig")).is_err());
+        assert!(open("file:///tmp/a").copies_from(&open("file:///tmp/b")).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use ferry::stores::bucket::{BucketError, Condition, CopyFrom, PageQuery, Propert
 
 use super::parts;
 use super::parts::scene::azure_store;
-use super::{keys, open};
+use super::{KEPT, keys, open};
 
 #[tokio::test]
 async fn a_blob_is_written_read_listed_copied_and_deleted() {
@@ -41,7 +41,7 @@ async fn a_blob_is_written_read_listed_copied_and_deleted() {
     let wrong = bucket.get("in/a b+ü", None, Some("\"0x123\"")).await;
     assert!(matches!(wrong, Err(BucketError::Changed)), "{wrong:?}");
     let from = CopyFrom { bucket: bucket.name().to_owned(), key: "in/a b+ü".to_owned(), if_match: facts.etag.clone() };
-    let copied = bucket.copy(&from, "in/copy", None, &Condition::None).await.expect("copied");
+    let copied = bucket.copy(&from, "in/copy", KEPT, &Condition::None).await.expect("copied");
     assert_eq!(copied.size, 7);
     assert_eq!(bucket.head("in/copy").await.expect("there").properties.user, properties.user);
     assert!(matches!(bucket.get("in/none", None, None).await, Err(BucketError::Missing)));

@@ -163,6 +163,17 @@ pub fn garage(keys: Keys) -> Option<Server> {
     }))
 }
 
+/// Another bucket of a Garage server, for the same key.
+pub fn garage_bucket(server: &Server, keys: Keys, name: &str) {
+    for args in
+        [["bucket", "create", name].as_slice(), &["bucket", "allow", "--read", "--write", "--owner", name, "--key", keys.id]]
+    {
+        let mut command = Command::new(folder().join("bin/garage"));
+        let said = command.arg("-c").arg(server.data.path().join("garage.toml")).args(args).output().expect("garage runs");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
 /// A WebDAV server.
 pub fn webdav() -> Option<Server> {
     let program = rclone()?;

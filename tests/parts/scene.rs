@@ -203,6 +203,12 @@ pub fn options(list: &[(&str, &str)]) -> StoreOptions {
     list.iter().map(|(name, value)| ((*name).to_owned(), Text::new(*value))).collect()
 }
 
+/// The same store, but another bucket.
+pub fn other_bucket(mut store: StoreOptions, name: &str) -> StoreOptions {
+    store.insert("bucket".to_owned(), Text::new(name));
+    store
+}
+
 /// The bucket of an S3 server (or of something in front of it).
 pub fn s3_store(port: u16, keys: Keys) -> StoreOptions {
     options(&[
@@ -216,11 +222,16 @@ pub fn s3_store(port: u16, keys: Keys) -> StoreOptions {
 
 /// A container of azurite, which is made here.
 pub async fn azure_store(server: &Server) -> StoreOptions {
+    azure_container(server, "box").await
+}
+
+/// A container of azurite by this name, which is made here.
+pub async fn azure_container(server: &Server, name: &str) -> StoreOptions {
     let endpoint = format!("http://127.0.0.1:{}/{AZURE_ACCOUNT}", server.port);
-    make_container(&endpoint).await;
+    make_container(&endpoint, name).await;
     options(&[
         ("scheme", "azblob"),
-        ("container", "box"),
+        ("container", name),
         ("endpoint", &endpoint),
         ("account_name", AZURE_ACCOUNT),
         ("account_key", AZURE_KEY),
@@ -228,17 +239,17 @@ pub async fn azure_store(server: &Server) -> StoreOptions {
 }
 
 /// Asks for a container, signed with the account's key by hand: OpenDAL makes none.
-async fn make_container(endpoint: &str) {
+async fn make_container(endpoint: &str, name: &str) {
     use base64::Engine as _;
     let engine = base64::engine::general_purpose::STANDARD;
     let now = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let text = format!(
-        "PUT{}x-ms-date:{now}\nx-ms-version:2021-12-02\n/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/box\nrestype:container",
+        "PUT{}x-ms-date:{now}\nx-ms-version:2021-12-02\n/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/{name}\nrestype:container",
         "\n".repeat(12)
     );
     let signature = engine.encode(hmac_sha256(&engine.decode(AZURE_KEY).expect("a key"), text.as_bytes()));
     let answer = reqwest::Client::new()
-        .put(format!("{endpoint}/box?restype=container"))
+        .put(format!("{endpoint}/{name}?restype=container"))
         .header("x-ms-date", now)
         .header("x-ms-version", "2021-12-02")
         .header("content-length", "0")

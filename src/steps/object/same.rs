@@ -108,7 +108,7 @@ mod tests {
     fn listed(size: u64, md5: Option<&str>, second: i64) -> Listed {
         let modified = jiff::Timestamp::from_second(second).ok();
         let facts = Facts { size, modified, ..Facts::default() };
-        Listed { key: "a".to_owned(), kind: Kind::Object, facts, md5: md5.map(str::to_owned), changed: None }
+        Listed { key: "a".to_owned(), kind: Kind::Object, facts, md5: md5.map(str::to_owned), storage_class: None, changed: None }
     }
 
     #[test]

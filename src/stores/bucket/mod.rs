@@ -23,7 +23,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use checksum::{Checksum, ChecksumKind};
-pub use types::{BucketError, Can, Condition, CopyFrom, Entry, Got, Head, Page, PageQuery, Part, Properties, Upload};
+pub use types::{BucketError, Can, Carry, Condition, CopyFrom, Entry, Got, Head, Page, PageQuery, Part, Properties, Upload};
 
 use super::{Facts, Patience};
 use crate::error::StepError;
@@ -79,16 +79,13 @@ pub trait Bucket: Send + Sync {
     /// no error.
     fn delete<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<(String, StepError)>>;
 
-    /// Copies inside the service, in one request: at most 5 GiB; in Azure without `properties` at most 256 MiB. Without
-    /// `properties` those of the source are kept, but for S3's storage class. The result is looked at: two requests.
-    /// `Missing`: there is no such source; `Changed`: it is not the one of `from.if_match`, or `condition` fails.
-    fn copy<'a>(
-        &'a self,
-        from: &'a CopyFrom,
-        key: &'a str,
-        properties: Option<&'a Properties>,
-        condition: &'a Condition,
-    ) -> Answer<'a, Facts>;
+    /// Copies inside the service, in one request: at most 5 GiB; in Azure at most 256 MiB when properties are kept. The
+    /// result is looked at: two requests. `Missing`: there is no such source; `Changed`: it is not the one of
+    /// `from.if_match`, or `condition` fails; `Refused`: the service does not copy, or not this much at once.
+    fn copy<'a>(&'a self, from: &'a CopyFrom, key: &'a str, carry: Carry<'a>, condition: &'a Condition) -> Answer<'a, Facts>;
+
+    /// Whether the service can name this key as the source of a copy.
+    fn can_copy(&self, key: &str) -> bool;
 
     /// Copies a range of another object into a part of an upload, inside the service.
     fn copy_part<'a>(

@@ -182,6 +182,13 @@ impl Refusal {
         self.about.contains(word)
     }
 
+    /// Whether it says that the service does not copy within itself, or not for this key. What is wrong with the object
+    /// or its bucket would be wrong in any other way too.
+    pub fn refuses_copies(&self) -> bool {
+        let own = ["InvalidObjectState", "BlobArchived", "NoSuchBucket", "ContainerNotFound", "KeyTooLongError", "NoSuchUpload"];
+        self.decided.is_none() && matches!(self.status, 400..=499 | 501) && !self.may_pass() && !own.contains(&self.code.as_str())
+    }
+
     /// Whether it is about a condition that does not hold.
     pub fn is_condition(&self) -> bool {
         let is_conflict = matches!(self.code.as_str(), "ConditionalRequestConflict" | "BlobAlreadyExists" | "ConditionNotMet");

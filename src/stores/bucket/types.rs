@@ -16,6 +16,9 @@ pub enum BucketError {
     Missing,
     /// The condition does not hold: the object is not the one that was meant, or is there although it should not be.
     Changed,
+    /// The service does not copy this within itself, or not for this key: the object can still be sent. Only copies
+    /// give it.
+    Refused(StepError),
     /// Everything else, with its class.
     Failed(StepError),
 }
@@ -34,7 +37,7 @@ impl BucketError {
                 .help("check the store, its bucket and the prefix"),
             Self::Changed => StepError::needs_person(format!("{doing}: it was changed meanwhile"))
                 .help("see who else writes here, then resume"),
-            Self::Failed(error) => error,
+            Self::Failed(error) | Self::Refused(error) => error,
         }
     }
 }
@@ -74,7 +77,7 @@ pub struct Entry {
     pub facts: Facts,
     /// The MD5 of its content as hexadecimal digits, when the service tells it.
     pub md5: Option<String>,
-    /// Where it is kept: `STANDARD`, `GLACIER`; Azure's access tier.
+    /// Where it is kept: `GLACIER`; Azure's access tier. `None`: `STANDARD`, or the account's default.
     pub storage_class: Option<String>,
 }
 
@@ -127,6 +130,20 @@ pub struct Got {
     pub head: Head,
     /// The bytes. Their number is what was announced.
     pub body: Bytes,
+}
+
+/// What an object that the service copies within itself gets beside its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carry<'a> {
+    /// What the source has.
+    Kept {
+        /// But this storage class. `None`: the store's default.
+        storage_class: Option<&'a str>,
+        /// And its tags only if this is so.
+        tags: bool,
+    },
+    /// This, in place of what the source has.
+    Replaced(&'a Properties),
 }
 
 /// When a write may happen.

@@ -61,6 +61,8 @@ pub struct Listed {
     pub facts: Facts,
     /// The MD5 of its content as hexadecimal digits, when the store tells it.
     pub md5: Option<String>,
+    /// Where it is kept: `STANDARD_IA`, `Cool`. `None`: where the store keeps what is put there without a word.
+    pub storage_class: Option<String>,
     /// Of a file in a directory: when it was last written, renamed or otherwise changed (`ctime`). Unlike
     /// `facts.modified` nobody can set it back.
     pub changed: Option<jiff::Timestamp>,
@@ -223,7 +225,7 @@ fn from_bucket(store: &Store, entry: bucket::Entry) -> Option<Listed> {
     // The place itself: nothing, or the marker of its own folder.
     let key = entry.key.strip_prefix(store.prefix()).filter(|key| !key.is_empty())?.to_owned();
     let kind = if key.ends_with('/') { Kind::Marker } else { Kind::Object };
-    Some(Listed { key, kind, facts: entry.facts, md5: entry.md5, changed: None })
+    Some(Listed { key, kind, facts: entry.facts, md5: entry.md5, storage_class: entry.storage_class, changed: None })
 }
 
 fn cannot_list(store: &Store, error: opendal::Error) -> StepError {
@@ -276,7 +278,14 @@ async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result
         if entry.metadata().mode() == EntryMode::DIR && !is_itself {
             if !key.ends_with('/') {
                 // A link that leads to a folder.
-                items.push(Item::Entry(Listed { key, kind: Kind::Link, facts: Facts::default(), md5: None, changed: None }));
+                items.push(Item::Entry(Listed {
+                    key,
+                    kind: Kind::Link,
+                    facts: Facts::default(),
+                    md5: None,
+                    storage_class: None,
+                    changed: None,
+                }));
             } else if !is_done(&key) {
                 items.push(Item::Folder(key));
             }
@@ -308,7 +317,7 @@ fn listed(store: &Store, entry: Entry) -> Option<Listed> {
         EntryMode::Unknown => Kind::Other,
     };
     let md5 = md5_of(store.scheme(), metadata.etag(), metadata.content_md5());
-    Some(Listed { key, kind, facts: Facts::of(&metadata), md5, changed: None })
+    Some(Listed { key, kind, facts: Facts::of(&metadata), md5, storage_class: None, changed: None })
 }
 
 /// S3 gives the MD5 as `ETag` of what was written in one piece; others give it as Content-MD5, base64.

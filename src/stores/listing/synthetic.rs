@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::error::StepError;
 use crate::stores::Facts;
 use crate::stores::bucket::{
-    Answer, Bucket, BucketError, Can, Condition, CopyFrom, Entry, Got, Head, Page, PageQuery, Part, Properties, Upload,
+    Answer, Bucket, BucketError, Can, Carry, Condition, CopyFrom, Entry, Got, Head, Page, PageQuery, Part, Properties, Upload,
 };
 
 /// The bucket.
@@ -117,7 +117,11 @@ impl Bucket for Synthetic {
         Box::pin(async { only_lists() })
     }
 
-    fn copy<'a>(&'a self, _: &'a CopyFrom, _: &'a str, _: Option<&'a Properties>, _: &'a Condition) -> Answer<'a, Facts> {
+    fn can_copy(&self, _: &str) -> bool {
+        false
+    }
+
+    fn copy<'a>(&'a self, _: &'a CopyFrom, _: &'a str, _: Carry<'a>, _: &'a Condition) -> Answer<'a, Facts> {
         Box::pin(async { only_lists() })
     }
 

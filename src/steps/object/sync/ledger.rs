@@ -88,8 +88,9 @@ pub enum Line {
         id: String,
         /// The part, as the target has it.
         is: Part,
-        /// Its hash: [`PartHash::to_hex`].
-        hash: String,
+        /// Its hash: [`PartHash::to_hex`]. Unknown when the service copied it within itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hash: Option<String>,
     },
     /// An upload was thrown away.
     Dropped {
@@ -115,7 +116,7 @@ pub struct Unfinished {
     /// The object at the source.
     pub of: Facts,
     /// What has arrived of it.
-    pub parts: BTreeMap<u32, (Part, PartHash)>,
+    pub parts: BTreeMap<u32, (Part, Option<PartHash>)>,
 }
 
 /// All that a ledger says.
@@ -145,6 +146,11 @@ pub struct Touched {
 }
 
 impl Touched {
+    /// Whether the service copied it within itself, as far as is known: what was sent has a hash.
+    pub fn is_inside(&self) -> bool {
+        self.left.is_some() && self.blake3.is_none()
+    }
+
     /// Whether what is there now is what an attempt left. Without a word about the end its runner died in between, and
     /// a whole object of the right size in an empty place is its work.
     pub fn is_ours(&self, now: &Facts) -> bool {
@@ -387,8 +393,9 @@ impl Told {
             }
             Line::Part { key, id, is, hash } => {
                 let of = self.unfinished.get_mut(&key).and_then(|all| all.iter_mut().find(|one| one.id == id));
-                if let Some((unfinished, hash)) = of.zip(PartHash::from_hex(&hash)) {
-                    unfinished.parts.insert(is.number, (is, hash));
+                let hash = hash.map(|hash| PartHash::from_hex(&hash));
+                if let Some(unfinished) = of.filter(|_| hash != Some(None)) {
+                    unfinished.parts.insert(is.number, (is, hash.flatten()));
                 }
                 return;
             }

@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::copy::ServerSide;
 use self::limits::{Bandwidth, MaxDelete, Mode, Verify};
 pub use self::plan::{SyncBefore, is_copied};
 use super::filter::Filter;
@@ -84,6 +85,11 @@ pub struct ObjectSync {
     /// a part of them, `sample 5%`.
     #[serde(default)]
     pub verify: Verify,
+    /// Where objects go when both places are in one service and are reached with the same key. `auto`: the service copies
+    /// them within itself, whatever their size, and nothing is sent; where it refuses, they are sent after all, with a
+    /// warning. The BLAKE3 of such objects is not known. `never`: they are read and sent by this machine.
+    #[serde(default)]
+    pub server_side: ServerSide,
     /// How many requests are under way at once. Unless it is given, the step finds it: it rises as long as that moves
     /// more, and falls when a store asks for fewer requests. Memory is bounded apart from this.
     #[serde(default)]
@@ -107,6 +113,12 @@ pub struct SyncOutput {
     pub copied: u64,
     /// Bytes copied.
     pub bytes: u64,
+    /// How many of the copied the service copied within itself: they were not sent through this machine.
+    #[serde(default)]
+    pub copied_inside: u64,
+    /// Bytes of those.
+    #[serde(default)]
+    pub bytes_inside: u64,
     /// Objects that were there already.
     pub skipped: u64,
     /// How many of the copied replaced another object.
@@ -174,7 +186,7 @@ with:
         target.must_be_no_file().await?;
         let filter = self.filter()?;
         let mut before = match ctx.depth {
-            Depth::Thorough => plan::look(&source, &target, &filter, self.compare).await?,
+            Depth::Thorough => plan::look(&source, &target, &filter, self).await?,
             Depth::Brief => plan::glance(&source, &target).await?,
         };
         before.folders = target.missing_on_the_way().await;

@@ -9,7 +9,7 @@ use crate::error::StepError;
 use crate::steps::Preview;
 use crate::steps::object::filter::Filter;
 use crate::steps::object::merge::pairs;
-use crate::steps::object::same::{Answer, Rule};
+use crate::steps::object::same::Answer;
 use crate::steps::object::{objects, some, some_of};
 use crate::stores::{Kind, Store};
 use crate::units::ByteSize;
@@ -54,6 +54,9 @@ pub struct SyncBefore {
     /// How many folders on the way to the target, itself among them, are not there.
     #[serde(default)]
     pub folders: usize,
+    /// Whether the service copies or this machine sends, and why. Said by a plan only, of two buckets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<String>,
     /// Whether overwritten objects can be restored, as far as the kind of store tells.
     #[serde(default)]
     pub can_restore: bool,
@@ -85,8 +88,9 @@ pub async fn glance(source: &Store, target: &Store) -> Result<SyncBefore, StepEr
 }
 
 /// Looks at both places.
-pub async fn look(source: &Store, target: &Store, filter: &Filter, rule: Rule) -> Result<SyncBefore, StepError> {
+pub async fn look(source: &Store, target: &Store, filter: &Filter, config: &ObjectSync) -> Result<SyncBefore, StepError> {
     let mut before = SyncBefore { can_restore: target.abilities().versions, ..SyncBefore::default() };
+    before.way = config.server_side.way(source, target);
     let mut refused: Vec<StepError> = Vec::new();
     let mut refused_count = 0_u64;
     let mut pairs = pairs(source, target, None, filter);
@@ -121,7 +125,7 @@ pub async fn look(source: &Store, target: &Store, filter: &Filter, rule: Rule) -
             }
         }
         before.objects += 1;
-        match pair.target.as_ref().map(|there| rule.of_copy(listed, there)) {
+        match pair.target.as_ref().map(|there| config.compare.of_copy(listed, there)) {
             None => {
                 before.create += 1;
                 before.bytes += listed.facts.size;
@@ -157,6 +161,9 @@ pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
     } else {
         format!("copies {}, {}, from `{from}` to `{to}`", objects(copies), ByteSize(before.bytes))
     }];
+    if let Some(way) = before.way.as_ref().filter(|_| copies > 0) {
+        does.push(way.clone());
+    }
     if copies > 0 && before.same > 0 {
         does.push(format!("{} already there", objects(before.same)));
     }

@@ -32,7 +32,7 @@ pub struct Token {
 /// What was done about one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
-    Copied { bytes: u64, is_overwrite: bool },
+    Copied { bytes: u64, is_overwrite: bool, is_inside: bool },
     Skipped,
     Deleted,
     Gone,
@@ -49,11 +49,13 @@ impl Token {
 
     fn add(&mut self, done: Done) {
         match done {
-            Done::Copied { bytes, is_overwrite } => {
+            Done::Copied { bytes, is_overwrite, is_inside } => {
                 self.done.objects += 1;
                 self.done.copied += 1;
                 self.done.bytes += bytes;
                 self.done.overwritten += u64::from(is_overwrite);
+                self.done.copied_inside += u64::from(is_inside);
+                self.done.bytes_inside += if is_inside { bytes } else { 0 };
             }
             Done::Skipped => {
                 self.done.objects += 1;

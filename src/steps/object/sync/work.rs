@@ -115,6 +115,7 @@ pub async fn sync(
         level.gate().clone(),
         ctx.cancel.child_token(),
         config.verify,
+        config.server_side,
         unfinished,
     );
     transfer.moved.store(token.done.bytes, Ordering::Relaxed);
@@ -138,6 +139,7 @@ pub async fn sync(
         failure_count: 0,
     };
     let result = work.all().await;
+    work.warn();
     // What was done is told to the next attempt, also when this one failed.
     let flushed = work.transfer.ledger.flush().await;
     let saved = work.save().await;
@@ -316,12 +318,12 @@ impl Work<'_> {
                 self.ctx.warn(format!("`{}` disappeared from `{label}` before it was copied", job.listed.key));
                 self.window.finish(job.number, Done::Gone, None)
             }
-            Ended::Copied { job, copied: Copied::There { bytes, is, blake3 } } => {
+            Ended::Copied { job, copied: Copied::There { bytes, is, blake3, is_inside } } => {
                 let key = job.listed.key.as_str();
                 let (blake3, etag) = (blake3.as_deref(), is.etag.as_deref());
                 let entry = Entry { key, size: bytes, blake3, etag, md5: None, copied: true };
                 let is_overwrite = job.there.is_some() && !job.is_ours;
-                self.window.finish(job.number, Done::Copied { bytes, is_overwrite }, Some(&entry))
+                self.window.finish(job.number, Done::Copied { bytes, is_overwrite, is_inside }, Some(&entry))
             }
             Ended::Deleted { number } => self.window.finish(number, Done::Deleted, None),
             // The marker stays in front of it, so that the next attempt sees it again.
@@ -390,7 +392,8 @@ impl Work<'_> {
             self.found.0 += 1;
             self.found.1 += bytes;
             let entry = Entry { copied: true, blake3: touched.blake3.as_deref(), ..there_already(&listed, Some(there)) };
-            return self.window.close(key, Done::Copied { bytes, is_overwrite: touched.was.is_some() }, Some(&entry));
+            let (is_overwrite, is_inside) = (touched.was.is_some(), touched.is_inside());
+            return self.window.close(key, Done::Copied { bytes, is_overwrite, is_inside }, Some(&entry));
         }
         let is_ours = mine.is_some_and(|touched| touched.was.is_none());
         let number = self.window.open(key);
@@ -416,7 +419,16 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// What copies want to have said.
+    fn warn(&mut self) {
+        for text in self.transfer.take_warnings() {
+            self.window.token.done.warnings += 1;
+            self.ctx.warn(text);
+        }
+    }
+
     async fn tell(&mut self) -> Result<(), StepError> {
+        self.warn();
         let transfer = &self.transfer;
         let (moved, ends) = (transfer.moved.load(Ordering::Relaxed), transfer.ends.load(Ordering::Relaxed));
         let now = self.ctx.clock.monotonic();

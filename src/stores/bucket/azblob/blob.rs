@@ -13,7 +13,7 @@ use super::super::super::Facts;
 use super::super::address::encode;
 use super::super::checksum::{Checksum, ChecksumKind, md5_hex};
 use super::super::header;
-use super::super::types::{BucketError, Condition, CopyFrom, Got, Head, Properties};
+use super::super::types::{BucketError, Carry, Condition, CopyFrom, Got, Head, Properties};
 use super::super::xml::{self, Met};
 use super::Azblob;
 use super::request::{Call, crc};
@@ -121,29 +121,31 @@ impl Azblob {
         &self,
         from: &CopyFrom,
         key: &str,
-        properties: Option<&Properties>,
+        carry: Carry<'_>,
         condition: &Condition,
     ) -> Result<Facts, BucketError> {
         let mut headers = HeaderMap::new();
         self.source_headers(&mut headers, from).await.map_err(|refusal| self.failed(refusal, "copy to", key))?;
         put_condition(&mut headers, condition)?;
-        match properties {
-            Some(properties) => {
+        match carry {
+            Carry::Replaced(properties) => {
                 self.property_headers(&mut headers, properties)?;
                 header::put(&mut headers, "x-ms-blob-type", "BlockBlob")?;
                 header::put(&mut headers, "x-ms-copy-source-blob-properties", "false")?;
             }
             // Of the two requests this is the one that keeps everything, metadata included.
-            None => header::put(&mut headers, "x-ms-requires-sync", "true")?,
+            Carry::Kept { storage_class, tags } => {
+                header::put(&mut headers, "x-ms-requires-sync", "true")?;
+                if let Some(tier) = storage_class {
+                    header::put(&mut headers, "x-ms-access-tier", tier)?;
+                }
+                if tags {
+                    header::put(&mut headers, "x-ms-copy-source-tag-option", "COPY")?;
+                }
+            }
         }
         let call = Call { method: Method::PUT, key: Some(key), headers, is_slow: true, ..Call::default() };
-        let answer = match self.send(call).await {
-            Ok(answer) => answer,
-            Err(refusal) if refusal.code == "CannotVerifyCopySource" && refusal.status == 404 => {
-                return Err(BucketError::Missing);
-            }
-            Err(refusal) => return Err(self.failed(refusal, "copy to", key)),
-        };
+        let answer = self.send(call).await.map_err(|refusal| self.not_copied(refusal, "copy to", key))?;
         let made = facts_of_write(answer.headers(), 0);
         let head = self.head_blob(key).await?;
         if made.etag.is_some() && made.etag != head.facts.etag {

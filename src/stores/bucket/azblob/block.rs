@@ -68,7 +68,7 @@ impl Azblob {
         let id = block_id(upload, number);
         let query = vec![("comp", "block"), ("blockid", id.as_str())];
         let call = Call { method: Method::PUT, key: Some(key), query, headers, is_slow: true, ..Call::default() };
-        let answer = self.send(call).await.map_err(|refusal| self.failed(refusal, "copy a part of", key))?;
+        let answer = self.send(call).await.map_err(|refusal| self.not_copied(refusal, "copy a part of", key))?;
         let size = range.end.saturating_sub(range.start);
         Ok(Part { number, size, checksum: crc(answer.headers()), etag: id })
     }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::super::super::Facts;
-use super::super::types::{Can, Condition, CopyFrom, Got, Head, Page, PageQuery, Part, Properties, Upload};
+use super::super::address::has_dots;
+use super::super::types::{Can, Carry, Condition, CopyFrom, Got, Head, Page, PageQuery, Part, Properties, Upload};
 use super::super::{Answer, Bucket};
 use super::{Azblob, block};
 use crate::error::StepError;
@@ -65,14 +66,13 @@ impl Bucket for Azblob {
         Box::pin(async { Ok(self.delete_blobs(keys).await) })
     }
 
-    fn copy<'a>(
-        &'a self,
-        from: &'a CopyFrom,
-        key: &'a str,
-        properties: Option<&'a Properties>,
-        condition: &'a Condition,
-    ) -> Answer<'a, Facts> {
-        Box::pin(self.copy_blob(from, key, properties, condition))
+    fn copy<'a>(&'a self, from: &'a CopyFrom, key: &'a str, carry: Carry<'a>, condition: &'a Condition) -> Answer<'a, Facts> {
+        Box::pin(self.copy_blob(from, key, carry, condition))
+    }
+
+    fn can_copy(&self, key: &str) -> bool {
+        // The source is an address there, and addresses with dots mean another one.
+        !has_dots(key)
     }
 
     fn copy_part<'a>(

@@ -155,6 +155,8 @@ fn fill(entry: &mut Entry, name: &str, text: &str) {
         "Etag" if !text.is_empty() => entry.facts.etag = Some(format!("\"{}\"", text.trim_matches('"'))),
         "Content-MD5" => entry.md5 = hex(text),
         "AccessTier" => entry.storage_class = Some(text.to_owned()),
+        // The account's default, not the blob's own.
+        "AccessTierInferred" if text == "true" => entry.storage_class = None,
         "VersionId" => entry.facts.version = Some(text.to_owned()),
         _ => {}
     }

@@ -93,8 +93,9 @@ impl Keyring {
 }
 
 fn signer(source: Arc<dyn ProvideCredentialDyn<Credential = Credential>>) -> Signer<Credential> {
-    // The permission is for sources of copies: the service reads them with an address that is signed for an hour.
-    Signer::new(credential::context(), source, RequestSigner::new().with_service_sas_permissions("r"))
+    // The permissions are for sources of copies: the service reads them, and their tags, with an address that is signed
+    // for an hour.
+    Signer::new(credential::context(), source, RequestSigner::new().with_service_sas_permissions("rt"))
 }
 
 /// The account's name in a host of Azure's own.

@@ -142,6 +142,18 @@ impl Azblob {
         }
     }
 
+    /// What a refusal means for a copy within the service.
+    pub(super) fn not_copied(&self, refusal: Refusal, doing: &str, key: &str) -> BucketError {
+        if refusal.code == "CannotVerifyCopySource" && refusal.status == 404 {
+            return BucketError::Missing;
+        }
+        let is_refusal = refusal.refuses_copies();
+        match self.failed(refusal, doing, key) {
+            BucketError::Failed(error) if is_refusal => BucketError::Refused(error),
+            other => other,
+        }
+    }
+
     /// What a refusal means for a request about the container.
     pub(super) fn failed_container(&self, refusal: Refusal, doing: &str) -> BucketError {
         refusal.into_step(&format!("cannot {doing} the container `{}`", self.name)).into()

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::super::super::Facts;
-use super::super::types::{Can, Condition, CopyFrom, Got, Head, Page, PageQuery, Part, Properties, Upload};
+use super::super::types::{Can, Carry, Condition, CopyFrom, Got, Head, Page, PageQuery, Part, Properties, Upload};
 use super::super::{Answer, Bucket};
 use super::S3;
 use crate::error::StepError;
@@ -64,14 +64,12 @@ impl Bucket for S3 {
         Box::pin(self.delete_objects(keys))
     }
 
-    fn copy<'a>(
-        &'a self,
-        from: &'a CopyFrom,
-        key: &'a str,
-        properties: Option<&'a Properties>,
-        condition: &'a Condition,
-    ) -> Answer<'a, Facts> {
-        Box::pin(self.copy_object(from, key, properties, condition))
+    fn copy<'a>(&'a self, from: &'a CopyFrom, key: &'a str, carry: Carry<'a>, condition: &'a Condition) -> Answer<'a, Facts> {
+        Box::pin(self.copy_object(from, key, carry, condition))
+    }
+
+    fn can_copy(&self, _: &str) -> bool {
+        true
     }
 
     fn copy_part<'a>(

@@ -15,6 +15,8 @@ use super::S3;
 use super::request::Call;
 use crate::error::StepError;
 
+/// Where objects are kept of which nothing else is said.
+pub(super) const STANDARD: &str = "STANDARD";
 /// What a listing gives, and one `delete` takes, at most.
 const MOST: usize = 1000;
 /// Deletes at once where each key needs a request.
@@ -248,7 +250,7 @@ fn fill(entry: &mut Entry, name: &str, text: String) {
             // Some services leave the quotes out here, and want them in conditions.
             entry.facts.etag = Some(if text.contains('"') { text } else { format!("\"{text}\"") });
         }
-        "StorageClass" => entry.storage_class = Some(text),
+        "StorageClass" => entry.storage_class = Some(text).filter(|class| class != STANDARD),
         _ => {}
     }
 }

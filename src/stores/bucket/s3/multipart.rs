@@ -68,8 +68,10 @@ impl S3 {
         let text = number.to_string();
         let query = vec![("partNumber", text.as_str()), ("uploadId", upload)];
         let call = Call { method: Method::PUT, key: Some(key), query, headers, may_hide_error: true, ..Call::default() };
-        let answer = self.send(call).await.map_err(|refusal| self.failed(refusal, "copy a part of", key))?;
-        let etag = xml::find(answer.body(), "ETag").ok_or_else(|| self.garbled("copy a part of", key))?;
+        let answer = self.send(call).await.map_err(|refusal| self.not_copied(refusal, "copy a part of", key))?;
+        // Some services take no notice of the source, and put an empty part there.
+        let etag = xml::find(answer.body(), "ETag");
+        let etag = etag.ok_or_else(|| BucketError::Refused(self.garbled("copy a part of", key)))?;
         let checksum = [ChecksumKind::Crc64Nvme, ChecksumKind::Crc32c].into_iter().find_map(|kind| {
             let value = xml::find(answer.body(), &format!("Checksum{}", kind.word().to_ascii_uppercase()))?;
             Some(Checksum { kind, value, is_whole: true })

@@ -11,9 +11,10 @@ use http::{HeaderMap, Method};
 use super::super::super::Facts;
 use super::super::address::{encode, encoded};
 use super::super::checksum::{Checksum, ChecksumKind, md5_hex, md5_of_etag, parts_of_etag};
-use super::super::types::{BucketError, Condition, CopyFrom, Got, Head, Properties};
+use super::super::types::{BucketError, Carry, Condition, CopyFrom, Got, Head, Properties};
 use super::super::{header, xml};
 use super::S3;
+use super::list::STANDARD;
 use super::request::{Call, checksum_header};
 use crate::error::StepError;
 
@@ -149,24 +150,28 @@ impl S3 {
         &self,
         from: &CopyFrom,
         key: &str,
-        properties: Option<&Properties>,
+        carry: Carry<'_>,
         condition: &Condition,
     ) -> Result<Facts, BucketError> {
         let mut headers = HeaderMap::new();
-        match properties {
-            Some(properties) => {
+        let replaces_tags = match carry {
+            Carry::Replaced(properties) => {
                 self.property_headers(&mut headers, properties)?;
                 header::put(&mut headers, "x-amz-metadata-directive", "REPLACE")?;
-                if !self.learned.no_tags.load(Ordering::Relaxed) {
-                    header::put(&mut headers, "x-amz-tagging-directive", "REPLACE")?;
-                }
+                true
             }
-            None => self.write_headers(&mut headers, None)?,
+            Carry::Kept { storage_class, tags } => {
+                self.write_headers(&mut headers, storage_class)?;
+                !tags
+            }
+        };
+        if replaces_tags && !self.learned.no_tags.load(Ordering::Relaxed) {
+            header::put(&mut headers, "x-amz-tagging-directive", "REPLACE")?;
         }
         self.source_headers(&mut headers, from)?;
         put_condition(&mut headers, condition)?;
         let call = Call { method: Method::PUT, key: Some(key), headers, may_hide_error: true, ..Call::default() };
-        let answer = self.send(call).await.map_err(|refusal| self.failed(refusal, "copy to", key))?;
+        let answer = self.send(call).await.map_err(|refusal| self.not_copied(refusal, "copy to", key))?;
         let etag = xml::find(answer.body(), "ETag").filter(|etag| !etag.is_empty());
         let mut facts = facts_of_write(answer.headers(), 0);
         if facts.etag.is_none() {
@@ -338,6 +343,8 @@ fn head(headers: &HeaderMap) -> Head {
     // With such encryption the `ETag` looks like an MD5 and is none.
     let is_opaque = headers.contains_key("x-amz-server-side-encryption-customer-algorithm")
         || header::text(headers, "x-amz-server-side-encryption").is_some_and(|kind| kind.starts_with("aws:kms"));
+    let mut properties = header::properties(headers, "x-amz-meta-", "x-amz-storage-class");
+    properties.storage_class = properties.storage_class.filter(|class| class != STANDARD);
     Head {
         md5: etag.as_deref().and_then(md5_of_etag).filter(|_| !is_opaque).map(str::to_ascii_lowercase),
         parts: etag.as_deref().and_then(parts_of_etag),
@@ -347,7 +354,7 @@ fn head(headers: &HeaderMap) -> Head {
             modified: header::date(headers, "last-modified"),
             version: header::text(headers, "x-amz-version-id").filter(|version| version != "null"),
         },
-        properties: header::properties(headers, "x-amz-meta-", "x-amz-storage-class"),
+        properties,
         checksum: checksum(headers),
         tags: header::number(headers, "x-amz-tagging-count").and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
     }

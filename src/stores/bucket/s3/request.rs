@@ -44,6 +44,9 @@ impl S3 {
             self.wire.transport().check(key).map_err(Refusal::decided)?;
         }
         let writes = call.method != Method::GET && call.method != Method::HEAD;
+        // What copies is another request than what writes: one that is not there at all says nothing of conditions.
+        let is_copy = call.headers.contains_key("x-amz-copy-source");
+        let mut has_dropped = false;
         loop {
             if writes && self.learned.no_conditions.load(Ordering::Relaxed) {
                 for name in CONDITIONS {
@@ -55,7 +58,10 @@ impl S3 {
                 add_checksum(&mut call, kind);
             }
             let refusal = match self.repeat(&call).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.learned.no_conditions.fetch_or(has_dropped, Ordering::Relaxed);
+                    return Ok(answer);
+                }
                 Err(refusal) => refusal,
             };
             let is_unknown = matches!(refusal.status, 400 | 501) && !refusal.is_mismatch();
@@ -70,6 +76,11 @@ impl S3 {
             } else if is_unknown && refusal.names("tagging") && call.headers.remove(TAGGING).is_some() {
                 call.headers.remove("x-amz-tagging-directive");
                 self.learned.no_tags.store(true, Ordering::Relaxed);
+            } else if has_conditions && is_copy && refusal.status == 501 {
+                for name in CONDITIONS {
+                    call.headers.remove(name);
+                }
+                has_dropped = true;
             } else if has_conditions && refusal.status == 501 {
                 self.learned.no_conditions.store(true, Ordering::Relaxed);
             } else if let Some(kind) = kind
@@ -177,6 +188,15 @@ impl S3 {
             (404, "" | "NoSuchKey" | "NotFound" | "NoSuchUpload" | "NoSuchVersion") => BucketError::Missing,
             (416, _) => BucketError::Changed,
             _ => refusal.into_step(&format!("cannot {doing} `{key}` in the bucket `{}`", self.name)).into(),
+        }
+    }
+
+    /// What a refusal means for a copy within the service.
+    pub(super) fn not_copied(&self, refusal: Refusal, doing: &str, key: &str) -> BucketError {
+        let is_refusal = refusal.refuses_copies();
+        match self.failed(refusal, doing, key) {
+            BucketError::Failed(error) if is_refusal => BucketError::Refused(error),
+            other => other,
         }
     }
 

@@ -16,8 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use inside::ServerSide;
 pub use origin::Origin;
 
+use self::inside::Inside;
 use super::hash;
 use super::ledger::{Ledger, Line, Unfinished};
 use super::level::{Gate, Place};
@@ -76,6 +78,10 @@ pub struct Transfer {
     pub ends: AtomicU64,
     /// Places that the copies under way can make use of.
     pub wanted: AtomicU64,
+    /// Whether and how the service copies within itself.
+    inside: Inside,
+    /// What the person should know, until it is said.
+    warnings: Mutex<Vec<String>>,
     memory: Arc<Semaphore>,
     is_apart: OnceCell<()>,
     /// Folders of the target that were seen to be no links.
@@ -93,6 +99,8 @@ pub enum Copied {
         is: Facts,
         /// Of what was sent. Unknown when the service copied within itself.
         blake3: Option<String>,
+        /// Whether the service copied it within itself.
+        is_inside: bool,
     },
     /// It is no longer at the source.
     Gone,
@@ -109,6 +117,8 @@ pub enum Stop {
     Changed,
     /// It is no longer at the source.
     Gone,
+    /// The service does not copy it within itself.
+    Refused(StepError),
 }
 
 /// How it ended badly.
@@ -150,9 +160,11 @@ impl Transfer {
         gate: Arc<Gate>,
         stop: CancellationToken,
         verify: Verify,
+        server_side: ServerSide,
         unfinished: BTreeMap<String, Vec<Unfinished>>,
     ) -> Self {
         let into = target.bucket();
+        let inside = Inside::new(server_side, &source, &target);
         let memory = Arc::new(Semaphore::new(usize::try_from(MEMORY / UNIT).unwrap_or(usize::MAX)));
         let (unfinished, is_apart) = (Mutex::new(unfinished), OnceCell::new());
         let (moved, ends, wanted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -169,6 +181,8 @@ impl Transfer {
             moved,
             ends,
             wanted,
+            inside,
+            warnings: Mutex::default(),
             memory,
             is_apart,
             real_folders: Mutex::default(),
@@ -218,7 +232,7 @@ impl Transfer {
             };
             match ended {
                 Ok(copied) => return Ok(copied),
-                Err(Stop::Object(error)) => return Err(Trouble::Object(error)),
+                Err(Stop::Object(error) | Stop::Refused(error)) => return Err(Trouble::Object(error)),
                 Err(Stop::Step(error)) => return Err(Trouble::Step(error)),
                 Err(Stop::Gone) => return self.gone(key).await,
                 Err(Stop::Changed) if changes + 1 < CHANGES => changes += 1,
@@ -245,24 +259,29 @@ impl Transfer {
                     .help("leave it out with `exclude`, or copy to another kind of store"),
             ));
         }
-        if self.is_inside() {
-            return self.inside(job, &origin).await;
+        if self.inside.takes(&self.source, key) {
+            match self.inside(job, &origin).await {
+                Err(Stop::Refused(error)) => self.send_from_now_on(&error),
+                ended => return ended,
+            }
         }
         let (is, blake3) = match &self.into {
-            Some(bucket) if size <= WHOLE => self.whole(job, &origin, &**bucket).await?,
-            Some(bucket) => {
-                let (is, blake3) = self.in_parts(job, origin, bucket.clone()).await?;
-                // Some services answer the end of an upload with another `ETag` than they tell ever after: what undo and
-                // later runs will see is what counts.
-                (Facts { etag: None, ..is }, blake3)
-            }
-            None => self.stream(job, &origin).await?,
+            Some(bucket) if size <= WHOLE => self.whole(job, &origin, &**bucket).await.map(|(is, blake3)| (is, Some(blake3)))?,
+            Some(bucket) => self.in_parts(job, origin, bucket.clone(), None).await?,
+            None => self.stream(job, &origin).await.map(|(is, blake3)| (is, Some(blake3)))?,
         };
-        self.arrived(key, size, is, Some(blake3)).await
+        self.arrived(key, size, is, blake3, false).await
     }
 
     /// Sees that the target has the object, whole, and writes that down.
-    async fn arrived(&self, key: &str, size: u64, mut is: Facts, blake3: Option<String>) -> Result<Copied, Stop> {
+    async fn arrived(
+        &self,
+        key: &str,
+        size: u64,
+        mut is: Facts,
+        blake3: Option<String>,
+        is_inside: bool,
+    ) -> Result<Copied, Stop> {
         if is.etag.is_none() {
             let seen = self.target.stat(key).await?.ok_or_else(|| {
                 Stop::Step(StepError::transient(format!("`{key}` was written to `{}` and is not there", self.target.label())))
@@ -281,7 +300,7 @@ impl Transfer {
         if self.verify.takes(key) {
             self.check(key, blake3.as_deref()).await?;
         }
-        Ok(Copied::There { bytes: size, is, blake3 })
+        Ok(Copied::There { bytes: size, is, blake3, is_inside })
     }
 
     /// An empty object whose name ends with `/`.
@@ -294,7 +313,7 @@ impl Transfer {
             let line = Line::Done { key: key.clone(), is: Facts::default(), blake3: None };
             self.ledger.tell(&line).map_err(Stop::Step)?;
         }
-        Ok(Copied::There { bytes: 0, is: Facts::default(), blake3: None })
+        Ok(Copied::There { bytes: 0, is: Facts::default(), blake3: None, is_inside: false })
     }
 
     /// Reads the target again: what arrived is what was sent. What the service copied within itself was not sent: then the
@@ -365,6 +384,16 @@ impl Transfer {
         self.ends.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Has it said to the person, once.
+    fn warn(&self, text: String) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    /// What is to be said to the person.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn take_unfinished(&self, key: &str) -> Vec<Unfinished> {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
     }
@@ -397,7 +426,7 @@ impl Transfer {
     fn not_put(&self, key: &str, error: BucketError) -> Stop {
         let doing = format!("cannot write `{key}` to `{}`", self.target.label());
         match error {
-            BucketError::Failed(error) => {
+            BucketError::Failed(error) | BucketError::Refused(error) => {
                 let message = format!("{doing}: {}", error.message);
                 StepError { message, ..error }.into()
             }

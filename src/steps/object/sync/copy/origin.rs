@@ -13,6 +13,7 @@ use crate::stores::bucket::{Bucket, BucketError, Properties};
 use crate::stores::{Facts, Listed, Store, classify, is_changed, is_missing};
 
 /// An object at the source as it was when its copy began.
+#[derive(Clone)]
 pub struct Origin {
     /// Its state.
     pub facts: Facts,
@@ -21,6 +22,7 @@ pub struct Origin {
     way: Way,
 }
 
+#[derive(Clone)]
 enum Way {
     Bucket { bucket: Arc<dyn Bucket>, key: String },
     Plain { reader: Reader, path: String },
@@ -41,7 +43,8 @@ impl Origin {
         if let Some(bucket) = store.bucket() {
             let key = store.whole_key(key);
             let head = bucket.head(&key).await.map_err(|error| not_read(store, &key, error))?;
-            return Ok(Self { facts: head.facts, properties: head.properties, way: Way::Bucket { bucket, key } });
+            let properties = tagged(store, &*bucket, &key, head.properties, head.tags).await?;
+            return Ok(Self { facts: head.facts, properties, way: Way::Bucket { bucket, key } });
         }
         let path = store.path(key)?;
         let metadata = store.operator().stat(&path).await.map_err(|error| failed(store, key, error))?;
@@ -63,11 +66,7 @@ impl Origin {
                 if !got.head.facts.agree(&self.facts) || got.body.len() as u64 != wanted {
                     return Err(Stop::Changed);
                 }
-                let mut properties = got.head.properties;
-                if got.head.tags > 0 {
-                    let tags = bucket.tags(key).await;
-                    properties.tags = tags.map_err(|error| not_read(store, key, error))?;
-                }
+                let properties = tagged(store, &**bucket, key, got.head.properties, got.head.tags).await?;
                 Ok((got.body, Some(properties)))
             }
             Way::Plain { reader, path } => {
@@ -108,6 +107,15 @@ impl Origin {
     }
 }
 
+/// Properties with the tags, of which the answer has told the number.
+async fn tagged(store: &Store, bucket: &dyn Bucket, key: &str, properties: Properties, tags: u32) -> Result<Properties, Stop> {
+    if tags == 0 {
+        return Ok(properties);
+    }
+    let tags = bucket.tags(key).await.map_err(|error| not_read(store, key, error))?;
+    Ok(Properties { tags, ..properties })
+}
+
 /// What OpenDAL tells of what is kept with an object.
 fn properties(metadata: &Metadata) -> Properties {
     let text = |value: Option<&str>| value.map(str::to_owned);
@@ -138,7 +146,7 @@ fn not_read(store: &Store, key: &str, error: BucketError) -> Stop {
     match error {
         BucketError::Missing => Stop::Gone,
         BucketError::Changed => Stop::Changed,
-        BucketError::Failed(error) => {
+        BucketError::Failed(error) | BucketError::Refused(error) => {
             let message = format!("cannot read `{key}` in `{}`: {}", store.label(), error.message);
             Stop::from(StepError { message, ..error })
         }

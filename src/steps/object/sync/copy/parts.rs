@@ -10,10 +10,11 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::super::hash::{self, PartHash};
 use super::super::ledger::{Line, Unfinished};
 use super::super::uploads;
+use super::inside::copied_part_size;
 use super::{Job, Origin, Stop, Transfer, condition, part_size};
 use crate::error::StepError;
-use crate::stores::Facts;
-use crate::stores::bucket::{Bucket, BucketError, Part};
+use crate::stores::bucket::{Bucket, BucketError, CopyFrom, Part};
+use crate::stores::{Facts, Store};
 
 /// Parts of one object that may wait for a place at once.
 const IN_LINE: usize = 64;
@@ -28,6 +29,8 @@ struct Upload {
     whole_key: String,
     id: String,
     part: u64,
+    /// Where the service copies the parts from. `None`: they are sent.
+    from: Option<CopyFrom>,
 }
 
 impl Transfer {
@@ -36,10 +39,11 @@ impl Transfer {
         job: &Job,
         origin: Origin,
         bucket: Arc<dyn Bucket>,
-    ) -> Result<(Facts, String), Stop> {
+        from: Option<CopyFrom>,
+    ) -> Result<(Facts, Option<String>), Stop> {
         let key = job.listed.key.clone();
         let whole_key = self.target.whole_key(&key);
-        let part = part_size(origin.facts.size);
+        let part = if from.is_some() { copied_part_size(origin.facts.size) } else { part_size(origin.facts.size) };
         // An upload takes its properties when it begins or ends, not from what is read in between.
         let now = Origin::look(&self.source, &key).await?;
         if !now.facts.agree(&origin.facts) {
@@ -60,8 +64,11 @@ impl Transfer {
         // What an earlier attempt has sent has arrived.
         let resumed: u64 = done.values().map(|(is, _)| is.size).sum();
         self.moved.fetch_add(resumed, Ordering::Relaxed);
-        self.less_wanted(done.len() as u64);
-        let upload = Arc::new(Upload { transfer: self.clone(), bucket: bucket.clone(), origin, key, whole_key, id, part });
+        if from.is_none() {
+            self.less_wanted(done.len() as u64);
+        }
+        let transfer = self.clone();
+        let upload = Arc::new(Upload { transfer, bucket: bucket.clone(), origin, key, whole_key, id, part, from });
         let missing: Vec<u32> =
             (1..=u32::try_from(all).unwrap_or(u32::MAX)).filter(|number| !done.contains_key(number)).collect();
         let mut sent = futures::stream::iter(missing)
@@ -79,22 +86,19 @@ impl Transfer {
             while let Some((is, hash)) = sent.try_next().await? {
                 done.insert(is.number, (is, hash));
             }
-            if upload.origin.is_still(&self.source).await { Ok(()) } else { Err(Stop::Changed) }
+            if upload.is_of_one(&self.source).await? { Ok(()) } else { Err(Stop::Changed) }
         }
         .await;
         if let Err(stop) = outcome {
             return Err(upload.stop(stop).await);
         }
-        let (parts, hashes): (Vec<Part>, Vec<PartHash>) = done.into_values().unzip();
-        let blake3 = hash::of_parts(&hashes);
+        let (parts, hashes): (Vec<Part>, Vec<Option<PartHash>>) = done.into_values().unzip();
+        let blake3 = hashes.into_iter().collect::<Option<Vec<_>>>().map(|hashes| hash::of_parts(&hashes));
         match bucket.complete(&upload.whole_key, &upload.id, &properties, &parts, &condition).await {
-            Ok(is) => Ok((is, blake3)),
-            Err(BucketError::Missing) => {
-                // It was thrown away by the service or by a person: the next attempt begins anew.
-                upload.drop_line()?;
-                let message = format!("the upload of `{}` to `{}` is gone", upload.key, self.target.label());
-                Err(Stop::Step(StepError::transient(message)))
-            }
+            // Some services answer the end of an upload with another `ETag` than they tell ever after: what undo and
+            // later runs will see is what counts.
+            Ok(is) => Ok((Facts { etag: None, ..is }, blake3)),
+            Err(BucketError::Missing) => Err(upload.is_gone()),
             Err(error @ BucketError::Changed) => {
                 let stop = self.not_put(&upload.key, error);
                 Err(upload.stop(stop).await)
@@ -118,7 +122,7 @@ impl Transfer {
         Ok(found)
     }
 
-    fn less_wanted(&self, places: u64) {
+    pub(super) fn less_wanted(&self, places: u64) {
         let _ = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |wanted| Some(wanted.saturating_sub(places)));
     }
 }
@@ -129,9 +133,21 @@ impl Upload {
         start..(start + self.part).min(self.origin.facts.size)
     }
 
-    async fn send(&self, number: u32) -> Result<(Part, PartHash), Stop> {
+    /// Whether all parts are of one object. Those that were read were read under that condition; some services take no
+    /// notice of it when they copy.
+    async fn is_of_one(&self, source: &Store) -> Result<bool, Stop> {
+        if self.from.is_none() {
+            return Ok(self.origin.is_still(source).await);
+        }
+        Ok(Origin::look(source, &self.key).await?.facts.agree(&self.origin.facts))
+    }
+
+    async fn send(&self, number: u32) -> Result<(Part, Option<PartHash>), Stop> {
         let transfer = &self.transfer;
         let range = self.range(number);
+        if let Some(from) = &self.from {
+            return self.copy(from, range, number).await;
+        }
         let bytes = range.end - range.start;
         let _room = transfer.room(bytes).await?;
         transfer.pace.pay(bytes).await;
@@ -143,11 +159,45 @@ impl Upload {
         };
         // A part that is cut off is not part of anything.
         let is = transfer.unless_stopped(put).await?;
-        let line = Line::Part { key: self.key.clone(), id: self.id.clone(), is: is.clone(), hash: hash.to_hex() };
+        let line = Line::Part { key: self.key.clone(), id: self.id.clone(), is: is.clone(), hash: Some(hash.to_hex()) };
         transfer.ledger.tell(&line).map_err(Stop::Step)?;
         transfer.count(bytes);
         transfer.less_wanted(1);
-        Ok((is, hash))
+        Ok((is, Some(hash)))
+    }
+
+    /// The service copies the part within itself.
+    async fn copy(&self, from: &CopyFrom, range: Range<u64>, number: u32) -> Result<(Part, Option<PartHash>), Stop> {
+        let transfer = &self.transfer;
+        let bytes = range.end - range.start;
+        let _room = transfer.room(0).await?;
+        let copy = async {
+            match self.bucket.copy_part(from, range, &self.whole_key, &self.id, number).await {
+                Ok(is) => Ok(is),
+                Err(BucketError::Refused(error)) => Err(Stop::Refused(error)),
+                Err(BucketError::Changed) => Err(Stop::Changed),
+                // Either the source is gone, or the upload.
+                Err(BucketError::Missing) => match Origin::look(&transfer.source, &self.key).await {
+                    Ok(_) => Err(self.is_gone()),
+                    Err(stop) => Err(stop),
+                },
+                Err(error) => Err(transfer.not_put(&self.key, error)),
+            }
+        };
+        let is = transfer.unless_stopped(copy).await?;
+        let line = Line::Part { key: self.key.clone(), id: self.id.clone(), is: is.clone(), hash: None };
+        transfer.ledger.tell(&line).map_err(Stop::Step)?;
+        transfer.count(bytes);
+        Ok((is, None))
+    }
+
+    /// It was thrown away by the service or by a person: the next attempt begins anew.
+    fn is_gone(&self) -> Stop {
+        if let Err(stop) = self.drop_line() {
+            return stop;
+        }
+        let message = format!("the upload of `{}` to `{}` is gone", self.key, self.transfer.target.label());
+        Stop::Step(StepError::transient(message))
     }
 
     /// Keeps what has arrived for the next attempt when it can be of use, else throws it away.
