@@ -40,6 +40,7 @@ demo: ## move a bucket between two S3 servers, with a kill -9 in the middle
 
 sweep: tools ## the long crash sweep: kill -9 at SWEEP random moments, resume or roll back, compare
 	FERRY_KILLS=$(SWEEP) cargo nextest run --locked --no-capture --test sweep
+	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test matrix
 	for seed in 1 2 3 4 5 6; do FERRY_SEED=$$seed FERRY_KILLS=100 FERRY_LARGE=1024 cargo nextest run --locked --no-capture --test object_killed || exit 1; done
 
 bench: ## the frame's figures in docs/performance.md

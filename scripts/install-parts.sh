@@ -1,13 +1,13 @@
 #!/bin/sh
 # Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
-# (SFTP). Does nothing that is done already. With a name or names: only those (`rclone`, `azurite`, `sshd`), and what is
-# never installed unasked: `s3sync`, `s5cmd` and `boto3`, which `make bench-objects` measures, and `garage`, an S3
-# server that is built from source.
+# (SFTP), Garage (S3; built from source once, which takes two cores some six minutes). Does nothing that is done already.
+# With a name or names: only those (`rclone`, `azurite`, `sshd`, `garage`), and what is never installed unasked: `s3sync`,
+# `s5cmd` and `boto3`, which `make bench-objects` measures.
 set -eu
 
 parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
 mkdir -p "$parts"
-wanted="${*:-rclone azurite sshd}"
+wanted="${*:-rclone azurite sshd garage}"
 
 say() { printf '%s\n' "install-parts: $*" >&2; }
 

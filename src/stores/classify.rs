@@ -166,6 +166,12 @@ pub fn classify(doing: &str, error: Error) -> StepError {
         _ if has("timeout") => NO_ANSWER,
         _ if matches!(status, Some(429 | 500 | 502 | 503 | 504)) => OVERLOADED,
         _ if matches!(status, Some(400..=499)) => REFUSED,
+        // SFTP has no word for most of what goes wrong.
+        _ if whole.contains("error kind Failure") => (
+            ErrorClass::Permanent,
+            "the server failed and does not say why",
+            "see that its disk has room, and that no file has the name of a folder that is needed",
+        ),
         // No status: the connection was refused, reset, or ended before the answer did.
         _ if status.is_none() && (error.is_temporary() || error.is_persistent()) => NO_CONNECTION,
         _ if whole.contains("ssh error") => (

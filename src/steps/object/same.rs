@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::StepError;
+use crate::stores::bucket::{Bucket, BucketError};
 use crate::stores::{Listed, Store, classify};
+
+/// How much of an object in a bucket is read at once.
+const PIECE: u64 = 8 << 20;
 
 /// How objects of the same name are compared. Sizes are compared in every case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +85,9 @@ impl Rule {
 /// The SHA-256 and the size of an object's content. `seen` is told of the bytes as they come.
 pub async fn checksum(store: &Store, key: &str, seen: &(dyn Fn(u64) + Sync)) -> Result<(String, u64), StepError> {
     use futures::TryStreamExt as _;
+    if let Some(bucket) = store.bucket() {
+        return checksum_in(&*bucket, store, key, seen).await;
+    }
     let failed = |error| classify(&format!("cannot read `{key}` in `{}`", store.label()), error);
     let path = store.path(key)?;
     let metadata = store.operator().stat(&path).await.map_err(failed)?;
@@ -96,6 +103,34 @@ pub async fn checksum(store: &Store, key: &str, seen: &(dyn Fn(u64) + Sync)) -> 
                 digest.update(&bytes);
             }
         }
+    }
+    Ok((format!("{:x}", digest.finalize()), size))
+}
+
+/// The same in a bucket, which holds names that are no paths, piece by piece of one state of the object.
+async fn checksum_in(
+    bucket: &dyn Bucket,
+    store: &Store,
+    key: &str,
+    seen: &(dyn Fn(u64) + Sync),
+) -> Result<(String, u64), StepError> {
+    let doing = format!("cannot read `{key}` in `{}`", store.label());
+    let failed = |error: BucketError| match error {
+        BucketError::Changed => StepError::transient(format!("{doing}: it changed meanwhile")).help("stop what writes to it"),
+        error => error.into_step(&doing),
+    };
+    let key = store.whole_key(key);
+    let head = bucket.head(&key).await.map_err(failed)?;
+    let (size, etag) = (head.facts.size, head.facts.etag);
+    let (mut digest, mut at) = (Sha256::new(), 0);
+    while at < size {
+        let got = bucket.get(&key, Some(at..(at + PIECE).min(size)), etag.as_deref()).await.map_err(failed)?;
+        if got.head.facts.size != size || got.body.is_empty() {
+            return Err(failed(BucketError::Changed));
+        }
+        digest.update(&got.body);
+        at += got.body.len() as u64;
+        seen(got.body.len() as u64);
     }
     Ok((format!("{:x}", digest.finalize()), size))
 }

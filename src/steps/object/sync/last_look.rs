@@ -8,6 +8,14 @@ use crate::steps::StepContext;
 use crate::steps::object::{objects, some};
 use crate::stores::Store;
 
+/// Whether servers that keep objects as files would take this name for another: a letter and its accent, slashes that
+/// stand for nothing, dots that lead elsewhere, characters that are no text. Upper and lower case stay apart on those.
+pub fn is_odd(key: &str) -> bool {
+    let is_combining = |c| matches!(c, '\u{300}'..='\u{36f}' | '\u{1100}'..='\u{11ff}' | '\u{3099}' | '\u{309a}');
+    key.chars().any(|c| c.is_control() || c == '\\' || is_combining(c))
+        || key.split('/').any(|part| part.is_empty() || part == "." || part == ".." || part.trim() != part)
+}
+
 /// Sees that the target lists all that the manifest names, with its size. Where two names became one (upper and lower
 /// case, two forms of an accent) the second object has replaced the first, and nothing else tells.
 pub async fn all_are_there(ctx: &StepContext, target: &Store, manifest: &Path) -> Result<(), StepError> {

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::SyncOutput;
 use super::ledger::Length;
 use super::manifest::{Entry, Manifest};
+use super::{SyncOutput, last_look};
 use crate::error::StepError;
 
 /// The progress token.
@@ -21,6 +21,9 @@ pub struct Token {
     pub extra: u64,
     /// Everything is copied; `after` is about the deletions.
     pub is_deleting: bool,
+    /// Whether a name among the copied is one that some servers change.
+    #[serde(default)]
+    pub is_odd: bool,
     /// How long the manifest is, up to there.
     #[serde(default)]
     pub manifest: u64,
@@ -129,6 +132,7 @@ impl Window {
         let mut last = None;
         while let Some(Name { done: Some(done), .. }) = self.names.front() {
             self.token.add(*done);
+            self.token.is_odd |= matches!(done, Done::Copied { .. }) && last_look::is_odd(&self.names[0].key);
             self.copied -= u64::from(matches!(done, Done::Copied { .. }));
             let name = self.names.pop_front().expect("it was just seen");
             self.first += 1;

@@ -41,6 +41,9 @@ const PAIRS: usize = 256;
 const WAITING: usize = 2048;
 /// With more objects than this that cannot be copied, something else is wrong.
 const MOST_FAILURES: u64 = 100;
+/// So many objects may fail for a reason that may pass before the store is taken to be down: one alone, at which a server
+/// stumbles every time, must not keep all others from being copied.
+const MOST_TROUBLES: usize = 3;
 /// What a request weighs beside its bytes, in the measure of what is moved.
 const REQUEST: u64 = 128 << 10;
 
@@ -77,6 +80,8 @@ struct Work<'a> {
     saved_at: Duration,
     failures: Vec<StepError>,
     failure_count: u64,
+    /// How many of them may pass.
+    troubles: usize,
 }
 
 /// Brings the target to where the source is.
@@ -137,6 +142,7 @@ pub async fn sync(
         saved_at: ctx.clock.monotonic(),
         failures: Vec::new(),
         failure_count: 0,
+        troubles: 0,
     };
     let result = work.all().await;
     work.warn();
@@ -169,8 +175,10 @@ impl Work<'_> {
                     "correct `from` (or `include` and `exclude`); if a source without objects is expected, say `allow_empty: true`",
                 ));
             }
-            // A store that keeps names as they are shows what it was given.
-            if self.window.token.done.copied > 0 && !self.transfer.target.abilities().is_flat {
+            // A store that keeps names as they are shows what it was given; what only speaks like one (a gateway in front
+            // of files) may not.
+            let is_kept = self.transfer.target.abilities().is_flat && !self.window.token.is_odd;
+            if self.window.token.done.copied > 0 && !is_kept {
                 self.window.manifest.flush()?;
                 last_look::all_are_there(self.ctx, &self.transfer.target, self.window.manifest.path()).await?;
             }
@@ -194,11 +202,14 @@ impl Work<'_> {
         let class = |class: ErrorClass| self.failures.iter().any(|error| error.class == class);
         let class = match () {
             () if class(ErrorClass::NeedsPerson) => ErrorClass::NeedsPerson,
+            // The next attempt is for these, whatever else there is.
+            () if self.troubles > 0 => ErrorClass::Transient,
             () if class(ErrorClass::Permanent) => ErrorClass::Permanent,
             () => ErrorClass::Transient,
         };
         let message = format!("{} could not be copied: {}{rest}", objects(self.failure_count), messages.join("; "));
-        let error = StepError::new(class, message);
+        let retry_after = self.failures.iter().filter_map(|error| error.retry_after).max();
+        let error = StepError { retry_after, ..StepError::new(class, message) };
         Err(match &first.help {
             Some(help) => error.help(help.clone()),
             None => error,
@@ -330,6 +341,13 @@ impl Work<'_> {
             Ended::Failed { trouble: Trouble::Object(error), .. } => {
                 self.fail(error);
                 if self.failure_count >= MOST_FAILURES { self.nothing_failed() } else { Ok(()) }
+            }
+            Ended::Failed { trouble: Trouble::Step(error), .. }
+                if error.class == ErrorClass::Transient && self.troubles < MOST_TROUBLES =>
+            {
+                self.troubles += 1;
+                self.fail(error);
+                Ok(())
             }
             Ended::Failed { key, trouble: Trouble::Step(error) } => {
                 self.ctx.log(format!("stopped at `{key}`: {}", error.message));
