@@ -6,6 +6,8 @@ mod any_to_any;
 mod apart;
 #[path = "object/inside.rs"]
 mod inside;
+#[path = "object/modes.rs"]
+mod modes;
 #[path = "object/names.rs"]
 mod names;
 #[path = "object/resume.rs"]

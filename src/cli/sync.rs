@@ -36,8 +36,8 @@ pub struct Sync {
     /// What makes two objects the same: auto, size, etag, mtime or checksum
     #[arg(long, value_name = "HOW")]
     compare: Option<String>,
-    /// What becomes of objects that are only at one side: `copy` (nothing), or `mirror` (deleted at TO)
-    #[arg(long, value_name = "MODE", value_parser = ["copy", "mirror"])]
+    /// What becomes of objects that are only at one side: `copy` (nothing), `mirror` (deleted at TO) or `move` (deleted at FROM)
+    #[arg(long, value_name = "MODE", value_parser = ["copy", "mirror", "move"])]
     mode: Option<String>,
     /// With `--mode mirror`: stop instead of deleting more than this many objects, or than this part of them: `1%`
     #[arg(long, value_name = "COUNT", requires = "mode")]

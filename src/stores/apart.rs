@@ -98,8 +98,7 @@ impl Store {
     /// What this store tells of an object of another place by its whole name, where that could be one and the same: stores
     /// of one kind, prefixes that lie within one another.
     pub async fn seen_from(&self, other: &Self, key: &str) -> Result<Option<Facts>, StepError> {
-        let (a, b) = (self.prefix(), other.prefix());
-        if self.scheme() != other.scheme() || !(a.starts_with(b) || b.starts_with(a)) {
+        if !self.may_see(other) {
             return Ok(None);
         }
         let whole = other.whole_key(key);
@@ -120,6 +119,12 @@ impl Store {
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(classify(&doing, error)),
         }
+    }
+
+    /// Whether an object of the other place could be one of this: stores of one kind, prefixes that lie within one another.
+    pub fn may_see(&self, other: &Self) -> bool {
+        let (a, b) = (self.prefix(), other.prefix());
+        self.scheme() == other.scheme() && (a.starts_with(b) || b.starts_with(a))
     }
 
     async fn both_folders(&self, other: &Self, question: fn(&Folder, &Folder) -> bool) -> bool {

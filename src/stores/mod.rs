@@ -12,6 +12,7 @@ mod listing;
 mod open;
 mod options;
 mod place;
+mod removal;
 mod store;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,8 @@ pub use classify::{classify, is_changed, is_missing};
 pub use listing::{Kind, Listed, Listing};
 pub use options::{known_options, schemes};
 pub use place::Place;
+pub use removal::Removed;
+pub(crate) use store::is_at_once;
 pub use store::{Abilities, Facts, Store};
 
 use crate::error::StepError;

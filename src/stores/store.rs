@@ -62,6 +62,17 @@ impl Facts {
         }
     }
 
+    /// Whether both are the same state as surely as the store can tell: the same `ETag`, or the same time to its last digit.
+    pub fn is_surely(&self, other: &Self) -> bool {
+        let etags = self.etag.as_ref().zip(other.etag.as_ref());
+        self.size == other.size
+            && match (etags, self.modified.zip(other.modified)) {
+                (Some((a, b)), _) => a.trim_matches('"') == b.trim_matches('"'),
+                (None, Some((a, b))) => is_at_once(a, b),
+                (None, None) => false,
+            }
+    }
+
     /// Whether both can be the same state. What only one of them knows does not count; listings round times to seconds.
     pub fn agree(&self, other: &Self) -> bool {
         if self.size != other.size {
@@ -75,6 +86,11 @@ impl Facts {
             _ => true,
         }
     }
+}
+
+/// A listing may round to seconds.
+pub(crate) fn is_at_once(a: jiff::Timestamp, b: jiff::Timestamp) -> bool {
+    if a.subsec_nanosecond() == 0 || b.subsec_nanosecond() == 0 { a.as_second() == b.as_second() } else { a == b }
 }
 
 /// An opened place. Cheap to clone.

@@ -52,6 +52,11 @@ async fn a_blob_is_written_read_listed_copied_and_deleted() {
     assert!(page.entries[0].facts.agree(&copied), "{page:?} {copied:?}");
     let page = bucket.list(PageQuery { delimiter: true, ..PageQuery::default() }).await.expect("listed");
     assert_eq!((page.entries.len(), page.prefixes), (0, vec!["in/".to_owned()]));
+    assert!(matches!(bucket.delete_if("in/copy", "\"0x123\"").await, Err(BucketError::Changed)));
+    assert!(matches!(bucket.delete_if("in/none", "\"0x123\"").await, Err(BucketError::Missing | BucketError::Changed)));
+    let etag = bucket.head("in/copy").await.expect("still there").facts.etag.expect("one");
+    bucket.delete_if("in/copy", &etag).await.expect("deleted");
+    assert!(matches!(bucket.head("in/copy").await, Err(BucketError::Missing)));
     let all = ["in/a b+ü".to_owned(), "in/copy".to_owned(), "in/none".to_owned()];
     assert!(bucket.delete(&all).await.expect("deleted").is_empty());
     assert!(keys(&*bucket, "in/", 0).await.is_empty());

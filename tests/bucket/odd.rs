@@ -257,6 +257,21 @@ async fn many_are_deleted_with_one_request_and_what_xml_cannot_hold_by_itself() 
 }
 
 #[tokio::test]
+async fn a_deletion_under_a_condition_says_when_it_does_not_hold() {
+    let fake = Fake::start(|seen, _| match seen.header("if-match") {
+        Some("\"old\"") => Reply(412, &[], "<Error><Code>PreconditionFailed</Code></Error>"),
+        Some(_) => Reply(501, &[], "<Error><Code>NotImplemented</Code></Error>"),
+        None => Reply(204, &[], ""),
+    })
+    .await;
+    let bucket = open(fake.store(&[]));
+    assert!(matches!(bucket.delete_if("a", "\"old\"").await, Err(BucketError::Changed)));
+    // A service that says that it does not know the condition: who looked just before has done what can be done.
+    bucket.delete_if("a", "\"new\"").await.expect("deleted");
+    assert_eq!(fake.seen().len(), 3);
+}
+
+#[tokio::test]
 async fn an_upload_with_checksums_is_completed_with_that_of_the_whole() {
     let fake = Fake::start(|seen, _| {
         if seen.asks("PUT") {

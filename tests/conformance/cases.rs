@@ -231,6 +231,32 @@ pub fn cases() -> Vec<Case> {
             },
             End::Well,
         ),
+        case(
+            "sync that moves",
+            "object.sync",
+            |_| json!({ "from": "old:up/", "to": "new:up/", "mode": "move", "concurrency": 1 }),
+            |world| {
+                objects(world);
+                // The one is there already, the other is none of it.
+                world.write("new/up/a.txt", "a.txt".repeat(100));
+                world.write("new/up/mine.txt", "not ours");
+            },
+            End::Well,
+        ),
+        case(
+            "sync that mirrors",
+            "object.sync",
+            |_| json!({ "from": "old:up/", "to": "new:up/", "mode": "mirror", "max_delete": "0%" }),
+            objects,
+            End::Well,
+        ),
+        case(
+            "sync that would delete too much",
+            "object.sync",
+            |_| json!({ "from": "old:up/", "to": "new:", "mode": "mirror", "max_delete": 0 }),
+            objects,
+            End::Failed,
+        ),
         case("sync of nothing", "object.sync", |_| json!({ "from": "old:none/", "to": "new:up/" }), objects, End::Failed),
         case(
             "compare",

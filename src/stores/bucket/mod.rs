@@ -79,6 +79,10 @@ pub trait Bucket: Send + Sync {
     /// no error.
     fn delete<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<(String, StepError)>>;
 
+    /// Deletes an object if it still has this `ETag`; else `Changed`. A service that does not know the condition deletes it
+    /// in any case: look first.
+    fn delete_if<'a>(&'a self, key: &'a str, etag: &'a str) -> Answer<'a, ()>;
+
     /// Copies inside the service, in one request: at most 5 GiB; in Azure at most 256 MiB when properties are kept. The
     /// result is looked at: two requests. `Missing`: there is no such source; `Changed`: it is not the one of
     /// `from.if_match`, or `condition` fails; `Refused`: the service does not copy, or not this much at once.

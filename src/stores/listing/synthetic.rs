@@ -117,6 +117,10 @@ impl Bucket for Synthetic {
         Box::pin(async { only_lists() })
     }
 
+    fn delete_if<'a>(&'a self, _: &'a str, _: &'a str) -> Answer<'a, ()> {
+        Box::pin(async { only_lists() })
+    }
+
     fn can_copy(&self, _: &str) -> bool {
         false
     }

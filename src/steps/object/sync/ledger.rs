@@ -3,7 +3,6 @@
 //! A line about what is going to be done is on disk (fsync) before it is done; a line about what was done follows. One
 //! fsync serves all lines that wait for it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::hash::PartHash;
+pub use super::told::{Moved, Told, Touched, Unfinished};
 use crate::error::StepError;
 use crate::stores::bucket::Part;
 use crate::stores::{Facts, Store};
@@ -69,6 +68,33 @@ pub enum Line {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         blake3: Option<String>,
     },
+    /// What the step left was read again, and is what was sent.
+    Verified {
+        /// Its name.
+        key: String,
+    },
+    /// With `mode: move`: the object at the source of which that is a copy.
+    From {
+        /// Its name.
+        key: String,
+        /// What was read.
+        of: Facts,
+        /// Of a file in a directory: when it was last changed in any way, as it was listed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changed: Option<jiff::Timestamp>,
+    },
+    /// An object is about to be deleted at the source: its copy is at the target.
+    Remove {
+        /// Its name.
+        key: String,
+        /// The object at the source.
+        was: Facts,
+        /// Its copy.
+        copy: Facts,
+        /// The BLAKE3 of its content, when this step has sent it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        blake3: Option<String>,
+    },
     /// An upload in parts was begun.
     Upload {
         /// The object's name.
@@ -104,61 +130,6 @@ pub enum Line {
         /// The object's name.
         key: String,
     },
-}
-
-/// An upload that was begun and not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfinished {
-    /// As the target calls it.
-    pub id: String,
-    /// Bytes of every part but the last.
-    pub part: u64,
-    /// The object at the source.
-    pub of: Facts,
-    /// What has arrived of it.
-    pub parts: BTreeMap<u32, (Part, Option<PartHash>)>,
-}
-
-/// All that a ledger says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
-    /// By name.
-    pub touched: BTreeMap<String, Touched>,
-    /// The uploads that are not ended, by name.
-    pub unfinished: BTreeMap<String, Vec<Unfinished>>,
-    /// The folders that were created.
-    pub folders: BTreeSet<String>,
-}
-
-/// What the ledger says of one name: what was there before the step first touched it, and what the step left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Touched {
-    /// `None`: nothing was there.
-    pub was: Option<Facts>,
-    /// Whether the step deleted it.
-    pub is_deleted: bool,
-    /// What the step left, when that is known.
-    pub left: Option<Facts>,
-    /// The BLAKE3 of what the step left, when that is known.
-    pub blake3: Option<String>,
-    /// The sizes that the step was about to write.
-    pub sizes: Vec<u64>,
-}
-
-impl Touched {
-    /// Whether the service copied it within itself, as far as is known: what was sent has a hash.
-    pub fn is_inside(&self) -> bool {
-        self.left.is_some() && self.blake3.is_none()
-    }
-
-    /// Whether what is there now is what an attempt left. Without a word about the end its runner died in between, and
-    /// a whole object of the right size in an empty place is its work.
-    pub fn is_ours(&self, now: &Facts) -> bool {
-        match &self.left {
-            Some(left) => left.agree(now),
-            None => self.was.is_none() && self.sizes.contains(&now.size),
-        }
-    }
 }
 
 /// How much of a ledger there is.
@@ -378,60 +349,6 @@ pub async fn tell_back(scratch: &Path, keys: Vec<String>) -> Result<(), StepErro
     written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(|error| failed(&path, "write", error))
 }
 
-impl Told {
-    fn add(&mut self, line: Line, after: Option<&str>) {
-        let is_over = |key: &str| after.is_some_and(|after| key <= after);
-        let (key, was, size) = match line {
-            Line::Place { .. } => return,
-            Line::Folder { key } => {
-                self.folders.insert(key);
-                return;
-            }
-            Line::Upload { key, id, part, of } => {
-                self.unfinished.entry(key).or_default().push(Unfinished { id, part, of, parts: BTreeMap::new() });
-                return;
-            }
-            Line::Part { key, id, is, hash } => {
-                let of = self.unfinished.get_mut(&key).and_then(|all| all.iter_mut().find(|one| one.id == id));
-                let hash = hash.map(|hash| PartHash::from_hex(&hash));
-                if let Some(unfinished) = of.filter(|_| hash != Some(None)) {
-                    unfinished.parts.insert(is.number, (is, hash.flatten()));
-                }
-                return;
-            }
-            Line::Dropped { key, id } => {
-                if let Some(all) = self.unfinished.get_mut(&key) {
-                    all.retain(|one| one.id != id);
-                }
-                return;
-            }
-            Line::Done { key, is, blake3 } => {
-                self.unfinished.remove(&key);
-                if let Some(known) = self.touched.get_mut(&key) {
-                    (known.left, known.blake3) = (Some(is), blake3);
-                }
-                return;
-            }
-            Line::Back { key } => {
-                self.unfinished.remove(&key);
-                self.touched.remove(&key);
-                return;
-            }
-            Line::Create { key, size } => (key, None, Some(size)),
-            Line::Overwrite { key, was, size } => (key, Some(was), Some(size)),
-            Line::Delete { key, was } => (key, Some(was), None),
-        };
-        if is_over(&key) {
-            return;
-        }
-        let known =
-            self.touched.entry(key).or_insert(Touched { was, is_deleted: false, left: None, blake3: None, sizes: Vec::new() });
-        (known.left, known.blake3) = (None, None);
-        known.is_deleted = size.is_none();
-        known.sizes.extend(size);
-    }
-}
-
 /// Puts a ledger away whose every line was undone: a later run of the step begins another.
 pub async fn put_away(scratch: &Path) -> Result<(), StepError> {
     let path = scratch.join(NAME);
@@ -449,6 +366,8 @@ pub fn is_put_away(scratch: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn size(size: u64) -> Facts {
@@ -474,7 +393,7 @@ mod tests {
         let stores = crate::stores::Stores::new(BTreeMap::new(), crate::secret::Vault::default());
         let store = stores.open("memory://here/", Path::new("/")).expect("it opens");
         let read = read(scratch.path(), &store, None, Some(ledger.on_disk().await)).await.expect("read").expect("there").touched;
-        assert_eq!(read["a"], Touched { was: None, is_deleted: false, left: Some(size(3)), blake3: None, sizes: vec![3, 3] });
-        assert_eq!(read["b"], Touched { was: Some(size(9)), is_deleted: false, left: None, blake3: None, sizes: vec![4] });
+        assert_eq!((&read["a"].was, &read["a"].left, &read["a"].sizes), (&None, &Some(size(3)), &vec![3, 3]));
+        assert_eq!((&read["b"].was, &read["b"].left, &read["b"].sizes), (&Some(size(9)), &None, &vec![4]));
     }
 }

@@ -41,6 +41,8 @@ pub enum Mode {
     Copy,
     /// What is only at the target is deleted there, once everything was copied.
     Mirror,
+    /// Each object is deleted at the source, once everything was copied and its own copy is known to be whole.
+    Move,
 }
 
 /// How much may be deleted.

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use zstd::stream::write::Encoder;
 
 use crate::error::{ErrorClass, StepError};
+use crate::stores::Facts;
 
 /// Its name in the step's folder.
 pub const NAME: &str = "manifest.jsonl.zst";
@@ -36,6 +37,21 @@ pub struct Entry<'a> {
     pub md5: Option<&'a str>,
     /// Whether this sync copied it.
     pub copied: bool,
+    /// With `mode: move`: both objects, as they were when the copy was known to be whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sides: Option<Sides>,
+}
+
+/// What a move has to find again before it deletes an object at the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sides {
+    /// The object that was copied.
+    pub source: Facts,
+    /// Of a file in a directory: when it was last changed in any way, as it was listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<jiff::Timestamp>,
+    /// The copy.
+    pub target: Facts,
 }
 
 impl Entry<'_> {
@@ -147,14 +163,23 @@ pub struct Named {
     pub key: String,
     /// Bytes.
     pub size: u64,
+    /// The BLAKE3 of what was sent.
+    #[serde(default)]
+    pub blake3: Option<String>,
+    /// What a move has to find again.
+    #[serde(default)]
+    pub sides: Option<Sides>,
 }
 
 /// The objects of a manifest that was flushed, in order.
-pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Named, StepError>>, StepError> {
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Named, StepError>> + use<>, StepError> {
     let io = |error| failed(path, "read", error);
     let file = File::open(path).map_err(io)?;
-    // Each writing is a frame: one behind the other.
-    let lines = BufReader::new(zstd::stream::read::Decoder::new(file).map_err(io)?).lines();
+    // Each writing is a frame: one behind the other. Nothing at all is none.
+    let is_empty = file.metadata().map_err(io)?.len() == 0;
+    let text: Box<dyn std::io::Read + Send + Sync> =
+        if is_empty { Box::new(std::io::empty()) } else { Box::new(zstd::stream::read::Decoder::new(file).map_err(io)?) };
+    let lines = BufReader::new(text).lines();
     let path = path.to_owned();
     Ok(lines.map(move |line| {
         let line = line.map_err(|error| failed(&path, "read", error))?;
@@ -167,7 +192,7 @@ mod tests {
     use super::*;
 
     fn line(key: &str) -> String {
-        Entry { key, size: 1, blake3: Some("ab"), etag: None, md5: None, copied: true }.line()
+        Entry { key, size: 1, blake3: Some("ab"), etag: None, md5: None, copied: true, sides: None }.line()
     }
 
     #[test]

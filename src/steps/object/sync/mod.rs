@@ -4,6 +4,7 @@
 //! undo and for the next attempt). Never here: a temporary copy of an object; a change that was not written down before.
 
 mod copy;
+mod decide;
 mod hash;
 mod last_look;
 mod ledger;
@@ -12,7 +13,10 @@ mod limits;
 mod manifest;
 mod pace;
 mod plan;
+mod put_back;
+mod removal;
 mod task;
+mod told;
 mod undo;
 mod uploads;
 mod window;
@@ -45,13 +49,18 @@ use crate::stores::Store;
 /// Where the target takes two names for one (a file system without upper and lower case, a server that changes accents),
 /// a last listing finds that and the step fails by name. Nothing is written through a link inside the target.
 ///
+/// `mode: move` deletes an object at the source only when it is still the one that was copied, and its copy is known to be
+/// whole: written by this step, or with the MD5 that both sides list, or read on both sides. What goes to a store that holds
+/// no checksum against it is read again. What somebody has written to the source meanwhile is left alone, and told.
+///
 /// A manifest names every object that is at the target in the end, with the BLAKE3 of what was sent.
 ///
 /// After an interruption the step goes on behind its last checkpoint, inside a large object too: a part that has arrived
 /// is not sent again. Undo deletes what the step created (in a directory, its folders too, once they are empty), throws
 /// unfinished uploads away, and does nothing else: what someone else has changed since stays. What was overwritten or
 /// deleted is restored where the store keeps versions. Where it keeps none, or someone else has changed an object since,
-/// undo does all else, names what is left and fails.
+/// undo does all else, names what is left and fails. Undo of a move puts the objects back at the source first, and deletes
+/// no copy before they are there.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-formerly" = { "delete": "`delete: true` is now `mode: mirror`, and `delete: false` is what happens without `mode`" }))]
@@ -74,7 +83,7 @@ pub struct ObjectSync {
     #[serde(default)]
     pub compare: Rule,
     /// What becomes of objects that are only at one side: `copy` deletes nothing, `mirror` deletes at the target what is not
-    /// at the source, after everything was copied.
+    /// at the source, `move` deletes at the source what is at the target; both after everything was copied.
     #[serde(default)]
     pub mode: Mode,
     /// With `mode: mirror`: fails before it deletes more than this many objects, or than this part of those at the target:
@@ -123,8 +132,11 @@ pub struct SyncOutput {
     pub skipped: u64,
     /// How many of the copied replaced another object.
     pub overwritten: u64,
-    /// Objects deleted at the target.
+    /// Objects deleted: with `mode: mirror` at the target, with `mode: move` at the source.
     pub deleted: u64,
+    /// Objects that `mode: move` has left at the source, because somebody has written to them since they were listed.
+    #[serde(default)]
+    pub kept: u64,
     /// Objects that disappeared from the source before they were copied.
     pub gone: u64,
     /// Entries that are neither files nor folders and were left out.
@@ -217,6 +229,6 @@ with:
         let target = ctx.stores.open(&self.to, &ctx.base)?;
         // First: a folder with a file in it that is not whole is not empty.
         target.clear_unfinished(&ctx.idempotence_key()).await;
-        undo::undo(ctx, &target, before.folders).await
+        undo::undo(self, ctx, &target, before.folders).await
     }
 }

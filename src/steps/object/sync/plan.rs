@@ -170,6 +170,10 @@ pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
     if before.read > 0 {
         does.push(format!("compares the contents of {}", objects(before.read)));
     }
+    let is_move = config.mode == Mode::Move;
+    if is_move && before.objects > 0 {
+        does.push(format!("then deletes {} at `{from}`, each once its copy is whole", objects(before.objects)));
+    }
     if deletes > 0 {
         does.push(format!("deletes {} only at the target", objects(deletes)));
     }
@@ -209,10 +213,11 @@ pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
     } else {
         format!("deletes what it created; restores {} where the bucket keeps versions, else names them", objects(lost))
     };
+    let undo = if is_move && before.objects > 0 { format!("puts back what it deleted at `{from}`, then {undo}") } else { undo };
     Preview {
         does: does.join("; "),
         undo,
-        already_done: copies == 0 && before.read == 0 && before.objects > 0 && deletes == 0,
+        already_done: copies == 0 && before.read == 0 && before.objects > 0 && deletes == 0 && !is_move,
         bytes: Some(before.bytes),
         objects: Some(copies),
         warnings,

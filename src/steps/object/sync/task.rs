@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::copy::{Copied, Job, Transfer, Trouble};
-use super::ledger::Line;
+use super::ledger::{Line, Moved};
 use crate::error::{ErrorClass, StepError};
 use crate::steps::object::same::checksum;
-use crate::stores::Facts;
+use crate::stores::{Facts, Removed};
 
 /// What is to be done about a name.
 pub enum Task {
@@ -20,6 +20,17 @@ pub enum Task {
         number: u64,
         key: String,
         was: Facts,
+    },
+    /// What an earlier attempt has copied is read again: it died before it could.
+    Verify {
+        job: Job,
+        blake3: Option<String>,
+    },
+    /// The object at the source, whose copy is whole, is deleted.
+    Remove {
+        number: u64,
+        key: String,
+        moved: Moved,
     },
     /// It must not be done.
     Refused {
@@ -40,6 +51,11 @@ pub enum Ended {
     },
     Deleted {
         number: u64,
+    },
+    /// Somebody has written to it: it is not deleted.
+    Kept {
+        number: u64,
+        key: String,
     },
     Failed {
         key: String,
@@ -67,7 +83,11 @@ pub async fn note(transfer: Arc<Transfer>, mut tasks: Vec<Task>) -> (Vec<Task>, 
             *task = Task::Refused { key, error };
         }
         match task {
-            Task::Look { .. } | Task::Refused { .. } => {}
+            Task::Look { .. } | Task::Verify { .. } | Task::Refused { .. } => {}
+            Task::Remove { key, moved, .. } => {
+                let (was, copy, blake3) = (moved.was.clone(), moved.copy.clone(), moved.blake3.clone());
+                lines.push(Line::Remove { key: key.clone(), was, copy, blake3 });
+            }
             Task::Delete { key, was, .. } => lines.push(Line::Delete { key: key.clone(), was: was.clone() }),
             Task::Copy(job) => {
                 let (key, size) = (job.listed.key.clone(), job.listed.facts.size);
@@ -116,6 +136,27 @@ pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
             Err(trouble) => failed(&job.listed.key, trouble),
         },
         Task::Refused { key, error } => failed(&key, error.into()),
+        Task::Verify { job, blake3 } => match transfer.verify(&job.listed.key, blake3.as_deref()).await {
+            Ok(true) => {
+                let is = job.there.as_ref().map(|there| there.facts.clone()).unwrap_or_default();
+                let (bytes, of) = (job.listed.facts.size, job.listed.facts.clone());
+                let is_inside = blake3.is_none();
+                Ended::Copied { job, copied: Copied::There { bytes, is, of, blake3, is_inside } }
+            }
+            Ok(false) => Ended::Differs(job),
+            Err(trouble) => failed(&job.listed.key, trouble),
+        },
+        Task::Remove { number, key, moved } => {
+            // From here on the copy is the only one.
+            if let Err(error) = transfer.target.settle(&key).await {
+                return failed(&key, error.into());
+            }
+            match transfer.source.remove_if(&key, &moved.was).await {
+                Ok(Removed::Gone) => Ended::Deleted { number },
+                Ok(Removed::Changed) => Ended::Kept { number, key },
+                Err(error) => failed(&key, error.into()),
+            }
+        }
         Task::Delete { number, key, .. } => match transfer.target.remove(&key).await {
             Ok(()) => Ended::Deleted { number },
             Err(error) => failed(&key, error.into()),

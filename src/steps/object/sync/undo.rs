@@ -6,12 +6,14 @@ use std::sync::Mutex;
 use futures::{StreamExt as _, TryStreamExt as _};
 use opendal::options::RestoreOptions;
 
+use super::ObjectSync;
 use super::ledger::{self, Touched};
+use super::put_back;
 use super::window::Token;
 use crate::error::StepError;
 use crate::steps::object::{objects, some};
 use crate::steps::{Progress, StepContext};
-use crate::stores::{Facts, Store, classify};
+use crate::stores::{Facts, Store, classify, is_at_once};
 
 /// How many objects are put back at once.
 const AT_ONCE: usize = 16;
@@ -25,8 +27,8 @@ enum Back {
     Lost(String),
 }
 
-/// Puts the target back. `on_the_way` is how many of the folders to it were not there. Doing it twice does no harm.
-pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Result<(), StepError> {
+/// Puts both places back. `on_the_way` is how many of the folders to it were not there. Doing it twice does no harm.
+pub async fn undo(config: &ObjectSync, ctx: &StepContext, target: &Store, on_the_way: usize) -> Result<(), StepError> {
     let token: Option<Token> = ctx.checkpoint();
     let vouched = token.and_then(|token| token.vouches());
     let Some(told) = ledger::read(&ctx.scratch, target, None, vouched).await? else {
@@ -47,9 +49,16 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
             }
         }
     }
-    let touched = told.touched;
+    let mut touched = told.touched;
+    // The copies are all that there is of what was deleted at the source: that comes first.
+    let back = put_back::to_the_source(config, ctx, target, told.removed).await?;
+    for key in &back.stays {
+        touched.remove(key);
+    }
     let all = touched.len() as u64;
-    let (mut clean, mut changed, mut lost, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0_u64);
+    // What was there before the move has no copy to be deleted.
+    let clean = back.put.iter().filter(|key| !touched.contains_key(*key)).cloned().collect();
+    let (mut clean, mut changed, mut lost, mut done): (Vec<_>, _, _, _) = (clean, Vec::new(), Vec::new(), 0_u64);
     let seen = Mutex::default();
     let work = futures::stream::iter(touched).map(|(key, touched)| put_back(target, key, touched, &seen));
     let mut work = work.buffer_unordered(AT_ONCE);
@@ -71,6 +80,8 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
     for (names, what) in [
         (&changed, "changed by someone else since, and left as they are"),
         (&lost, "overwritten or deleted, and the store has kept no version of them"),
+        (&back.stays, "moved there, and left there because somebody has written to the source by the same name since"),
+        (&back.lost, "moved there and changed or deleted by someone else since: they cannot be put back at the source"),
     ] {
         if !names.is_empty() {
             let count = names.len() as u64;
@@ -81,15 +92,16 @@ pub async fn undo(ctx: &StepContext, target: &Store, on_the_way: usize) -> Resul
         }
     }
     target.remove_empty(&told.folders, on_the_way).await?;
-    if changed.is_empty() && lost.is_empty() {
+    if changed.is_empty() && lost.is_empty() && back.is_whole() {
         return ledger::put_away(&ctx.scratch).await;
     }
+    clean.retain(|key| !back.lost.contains(key));
     // The ledger stays: the next undo looks at what is left, and at nothing else.
     ledger::tell_back(&ctx.scratch, clean).await?;
-    Err(left_behind(target, &changed, &lost))
+    Err(left_behind(target, &changed, &lost, &back))
 }
 
-fn left_behind(target: &Store, changed: &[String], lost: &[String]) -> StepError {
+fn left_behind(target: &Store, changed: &[String], lost: &[String], back: &put_back::Back) -> StepError {
     let mut what = Vec::new();
     if !lost.is_empty() {
         let count = lost.len() as u64;
@@ -99,14 +111,18 @@ fn left_behind(target: &Store, changed: &[String], lost: &[String]) -> StepError
         let count = changed.len() as u64;
         what.push(format!("{} changed by someone else since: {}", objects(count), some(changed, count)));
     }
+    for (names, why) in [
+        (&back.stays, "stay there, because the source has another by that name"),
+        (&back.lost, "cannot be put back at the source, because the copy was changed or deleted"),
+    ] {
+        if !names.is_empty() {
+            let count = names.len() as u64;
+            what.push(format!("{} that were moved {why}: {}", objects(count), some(names, count)));
+        }
+    }
     let message = format!("not everything in `{}` could be put back: {}", target.label(), what.join("; "));
     StepError::needs_person(message)
         .help("all else is undone; put these back from a backup if they are needed, or leave them (the step's log names all)")
-}
-
-/// A listing may round to seconds.
-fn is_at_once(a: jiff::Timestamp, b: jiff::Timestamp) -> bool {
-    if a.subsec_nanosecond() == 0 || b.subsec_nanosecond() == 0 { a.as_second() == b.as_second() } else { a == b }
 }
 
 async fn put_back(target: &Store, key: String, touched: Touched, seen: &Mutex<HashSet<String>>) -> Result<Back, StepError> {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Length;
+use super::limits::Mode;
 use super::manifest::{Entry, Manifest};
 use super::{SyncOutput, last_look};
 use crate::error::StepError;
@@ -24,6 +25,9 @@ pub struct Token {
     /// Whether a name among the copied is one that some servers change.
     #[serde(default)]
     pub is_odd: bool,
+    /// Whose deletions they are.
+    #[serde(default)]
+    pub mode: Mode,
     /// How long the manifest is, up to there.
     #[serde(default)]
     pub manifest: u64,
@@ -35,9 +39,15 @@ pub struct Token {
 /// What was done about one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
-    Copied { bytes: u64, is_overwrite: bool, is_inside: bool },
+    Copied {
+        bytes: u64,
+        is_overwrite: bool,
+        is_inside: bool,
+    },
     Skipped,
     Deleted,
+    /// It stays at the source although it is a move.
+    Kept,
     Gone,
     LeftOut,
     Extra,
@@ -69,6 +79,10 @@ impl Token {
                 self.done.gone += 1;
             }
             Done::Deleted => self.done.deleted += 1,
+            Done::Kept => {
+                self.done.kept += 1;
+                self.done.warnings += 1;
+            }
             Done::LeftOut => self.done.left_out += 1,
             Done::Extra => self.extra += 1,
             Done::Nothing => {}

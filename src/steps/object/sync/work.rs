@@ -10,22 +10,22 @@ use futures::StreamExt as _;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::copy::{Copied, Job, Transfer, Trouble, width};
-use super::ledger::{self, Ledger, Told, Touched};
+use super::ledger::{self, Ledger, Moved, Told, Touched};
 use super::level::Level;
-use super::limits::Mode;
+use super::limits::{Mode, Verify};
 use super::manifest::{Entry, Manifest};
 use super::pace::Pace;
-use super::plan::{SyncBefore, is_copied};
+use super::plan::SyncBefore;
+use super::removal::Copies;
 use super::task::{Ended, Task, note, work_on};
 use super::window::{Done, Token, Window};
 use super::{ObjectSync, SyncOutput, last_look, uploads};
 use crate::error::{ErrorClass, StepError};
 use crate::steps::object::filter::Filter;
-use crate::steps::object::merge::{Pair, pairs};
+use crate::steps::object::merge::pairs;
 use crate::steps::object::objects;
-use crate::steps::object::same::Answer;
 use crate::steps::{Progress, StepContext};
-use crate::stores::{Kind, Listed, Store};
+use crate::stores::Store;
 
 /// How often a marker is saved while it moves.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -58,23 +58,29 @@ pub fn may_delete(config: &ObjectSync, extra: u64, others: u64, target: &Store) 
 /// goes on while this one waits for the ledger too.
 type Noting = JoinHandle<(Vec<Task>, Result<(), StepError>)>;
 
-struct Work<'a> {
-    config: &'a ObjectSync,
-    ctx: &'a StepContext,
+pub(super) struct Work<'a> {
+    pub(super) config: &'a ObjectSync,
+    pub(super) ctx: &'a StepContext,
     filter: &'a Filter,
-    transfer: Arc<Transfer>,
+    pub(super) transfer: Arc<Transfer>,
     level: Level,
     /// What an earlier attempt did beyond the marker.
-    earlier: BTreeMap<String, Touched>,
-    window: Window,
+    pub(super) earlier: BTreeMap<String, Touched>,
+    /// What an earlier attempt of a move was about to delete at the source.
+    pub(super) removed: BTreeMap<String, Moved>,
+    /// What the manifest names, while that is deleted at the source.
+    pub(super) copies: Option<Copies>,
+    /// The first of what a move leaves at the source.
+    pub(super) kept: Vec<String>,
+    pub(super) window: Window,
     /// Decided, not written down yet.
-    decided: VecDeque<Task>,
+    pub(super) decided: VecDeque<Task>,
     noting: Option<Noting>,
     /// Written down, waiting for a place.
-    ready: VecDeque<Task>,
+    pub(super) ready: VecDeque<Task>,
     tasks: JoinSet<Ended>,
     /// What is to be copied, as far as the listings have come.
-    found: (u64, u64),
+    pub(super) found: (u64, u64),
     is_listed: bool,
     saved: Option<String>,
     saved_at: Duration,
@@ -94,6 +100,10 @@ pub async fn sync(
     filter: &Filter,
 ) -> Result<SyncOutput, StepError> {
     let mut token: Token = ctx.checkpoint().unwrap_or_default();
+    if token.mode != config.mode {
+        // The pipeline was edited meanwhile: what the other mode was about to delete is none of this one's business.
+        token = Token { mode: config.mode, ledger: token.ledger, ..Token::default() };
+    }
     let told = match ctx.attempt.number {
         0 | 1 => None,
         _ => {
@@ -105,13 +115,16 @@ pub async fn sync(
     if let Some(bucket) = target.bucket() {
         uploads::drop_strays(&*bucket, target, &told).await?;
     }
-    let Told { touched, unfinished, .. } = told;
+    let Told { touched, unfinished, removed, .. } = told;
     let ledger = Ledger::open(&ctx.scratch, target.label(), target.whereabouts()).await?;
     // Before anything is written: from now on a ledger that is not there is one that was lost.
     token.ledger = ledger.on_disk().await;
     ctx.save(&token).await?;
     let manifest = Manifest::open(&ctx.scratch, token.manifest)?;
     let level = Level::new(config.concurrency, ctx.clock.monotonic());
+    // What the only copy goes to must have said what has arrived.
+    let is_unproven = config.mode == Mode::Move && target.bucket().is_none();
+    let verify = if is_unproven { Verify::Full } else { config.verify };
     let transfer = Transfer::new(
         source.clone(),
         target.clone(),
@@ -119,8 +132,9 @@ pub async fn sync(
         Pace::new(config.bandwidth.clone()),
         level.gate().clone(),
         ctx.cancel.child_token(),
-        config.verify,
+        verify,
         config.server_side,
+        config.mode == Mode::Move,
         unfinished,
     );
     transfer.moved.store(token.done.bytes, Ordering::Relaxed);
@@ -131,6 +145,9 @@ pub async fn sync(
         transfer: Arc::new(transfer),
         level,
         earlier: touched,
+        removed,
+        copies: None,
+        kept: Vec::new(),
         found: (before.create + before.overwrite, before.bytes),
         window: Window::new(token, manifest),
         decided: VecDeque::new(),
@@ -170,7 +187,8 @@ impl Work<'_> {
             self.found = (self.window.token.done.copied, self.window.token.done.bytes);
             self.pass(false).await?;
             self.nothing_failed()?;
-            if self.window.token.done.objects == 0 && !self.config.allow_empty {
+            let is_empty = self.window.token.done.objects == 0 && self.removed.is_empty();
+            if is_empty && !self.config.allow_empty {
                 return Err(StepError::permanent(format!("there is no object to copy at `{}`", self.transfer.source.label())).help(
                     "correct `from` (or `include` and `exclude`); if a source without objects is expected, say `allow_empty: true`",
                 ));
@@ -182,19 +200,27 @@ impl Work<'_> {
                 self.window.manifest.flush()?;
                 last_look::all_are_there(self.ctx, &self.transfer.target, self.window.manifest.path()).await?;
             }
-            if self.config.mode != Mode::Mirror || self.window.token.extra == 0 {
-                return Ok(());
+            match self.config.mode {
+                Mode::Copy => return Ok(()),
+                Mode::Mirror if self.window.token.extra == 0 => return Ok(()),
+                Mode::Mirror => {
+                    let (extra, others) = (self.window.token.extra, self.window.token.done.objects);
+                    may_delete(self.config, extra, others, &self.transfer.target)?;
+                }
+                Mode::Move => {}
             }
-            may_delete(self.config, self.window.token.extra, self.window.token.done.objects, &self.transfer.target)?;
             self.window.token.is_deleting = true;
             self.window.token.after = None;
             self.save().await?;
+        }
+        if self.config.mode == Mode::Move {
+            return self.remove().await;
         }
         self.pass(true).await?;
         self.nothing_failed()
     }
 
-    fn nothing_failed(&self) -> Result<(), StepError> {
+    pub(super) fn nothing_failed(&self) -> Result<(), StepError> {
         let Some(first) = self.failures.first() else { return Ok(()) };
         let messages: Vec<&str> = self.failures.iter().take(5).map(|error| error.message.as_str()).collect();
         let rest = self.failure_count - messages.len() as u64;
@@ -207,7 +233,8 @@ impl Work<'_> {
             () if class(ErrorClass::Permanent) => ErrorClass::Permanent,
             () => ErrorClass::Transient,
         };
-        let message = format!("{} could not be copied: {}{rest}", objects(self.failure_count), messages.join("; "));
+        let what = if self.window.token.is_deleting { "deleted" } else { "copied" };
+        let message = format!("{} could not be {what}: {}{rest}", objects(self.failure_count), messages.join("; "));
         let retry_after = self.failures.iter().filter_map(|error| error.retry_after).max();
         let error = StepError { retry_after, ..StepError::new(class, message) };
         Err(match &first.help {
@@ -217,7 +244,7 @@ impl Work<'_> {
     }
 
     /// One walk over both listings from behind the marker.
-    async fn pass(&mut self, is_deleting: bool) -> Result<(), StepError> {
+    pub(super) async fn pass(&mut self, is_deleting: bool) -> Result<(), StepError> {
         let listed = pairs(&self.transfer.source, &self.transfer.target, self.window.token.after.as_deref(), self.filter);
         let mut listed = listed.ready_chunks(PAIRS);
         let mut tick = tokio::time::interval(TELL_EVERY);
@@ -277,7 +304,7 @@ impl Work<'_> {
         (self.decided, self.ready, self.noting) = (VecDeque::new(), VecDeque::new(), None);
         let _ = tokio::time::timeout(TIME_TO_STOP, async {
             while let Some(ended) = self.tasks.join_next().await {
-                if let Ok(ended @ (Ended::Copied { .. } | Ended::Deleted { .. })) = ended {
+                if let Ok(ended @ (Ended::Copied { .. } | Ended::Deleted { .. } | Ended::Kept { .. })) = ended {
                     let _ = self.ended(ended);
                 }
             }
@@ -299,7 +326,7 @@ impl Work<'_> {
             let transfer = self.transfer.clone();
             let places = match &task {
                 Task::Copy(job) => width(job.listed.facts.size),
-                Task::Look { .. } | Task::Delete { .. } | Task::Refused { .. } => 1,
+                _ => 1,
             };
             transfer.wanted.fetch_add(places, Ordering::Relaxed);
             self.tasks.spawn(async move {
@@ -316,7 +343,8 @@ impl Work<'_> {
     fn ended(&mut self, ended: Ended) -> Result<(), StepError> {
         match ended {
             Ended::Same(job) => {
-                self.window.finish(job.number, Done::Skipped, Some(&there_already(&job.listed, job.there.as_ref())))
+                let entry = self.there_already(&job.listed, job.there.as_ref());
+                self.window.finish(job.number, Done::Skipped, Some(&entry))
             }
             Ended::Differs(job) => {
                 self.find(&job);
@@ -329,18 +357,23 @@ impl Work<'_> {
                 self.ctx.warn(format!("`{}` disappeared from `{label}` before it was copied", job.listed.key));
                 self.window.finish(job.number, Done::Gone, None)
             }
-            Ended::Copied { job, copied: Copied::There { bytes, is, blake3, is_inside } } => {
+            Ended::Copied { job, copied: Copied::There { bytes, is, of, blake3, is_inside } } => {
                 let key = job.listed.key.as_str();
                 let (blake3, etag) = (blake3.as_deref(), is.etag.as_deref());
-                let entry = Entry { key, size: bytes, blake3, etag, md5: None, copied: true };
+                let sides = self.sides(&job.listed, &of, &is);
+                let entry = Entry { key, size: bytes, blake3, etag, md5: None, copied: true, sides };
                 let is_overwrite = job.there.is_some() && !job.is_ours;
                 self.window.finish(job.number, Done::Copied { bytes, is_overwrite, is_inside }, Some(&entry))
             }
             Ended::Deleted { number } => self.window.finish(number, Done::Deleted, None),
+            Ended::Kept { number, key } => {
+                self.is_kept(&key);
+                self.window.finish(number, Done::Kept, None)
+            }
             // The marker stays in front of it, so that the next attempt sees it again.
             Ended::Failed { trouble: Trouble::Object(error), .. } => {
                 self.fail(error);
-                if self.failure_count >= MOST_FAILURES { self.nothing_failed() } else { Ok(()) }
+                there_is_no_point(self)
             }
             Ended::Failed { trouble: Trouble::Step(error), .. }
                 if error.class == ErrorClass::Transient && self.troubles < MOST_TROUBLES =>
@@ -356,7 +389,7 @@ impl Work<'_> {
         }
     }
 
-    fn fail(&mut self, error: StepError) {
+    pub(super) fn fail(&mut self, error: StepError) {
         self.ctx.log(format!("failed: {}", error.message));
         self.failure_count += 1;
         if self.failures.len() < 20 {
@@ -364,77 +397,9 @@ impl Work<'_> {
         }
     }
 
-    fn find(&mut self, job: &Job) {
+    pub(super) fn find(&mut self, job: &Job) {
         self.found.0 += 1;
         self.found.1 += job.listed.facts.size;
-    }
-
-    /// Decides about one name.
-    fn decide(&mut self, pair: Pair, is_deleting: bool) -> Result<(), StepError> {
-        if is_deleting {
-            return self.decide_deletion(pair);
-        }
-        let Pair { key, source, target } = pair;
-        let Some(listed) = source else {
-            let is_extra = target.is_some_and(|target| target.kind.is_object());
-            return self.window.close(key, if is_extra { Done::Extra } else { Done::Nothing }, None);
-        };
-        match is_copied(&self.transfer.source, &self.transfer.target, &listed) {
-            Ok(true) => {}
-            Ok(false) => {
-                let is_left_out = listed.kind.is_left_out();
-                if is_left_out {
-                    self.window.token.done.warnings += 1;
-                    let what = if listed.kind == Kind::Link { "a symbolic link" } else { "neither a file nor a folder" };
-                    self.ctx.warn(format!("`{key}` is {what} and is left out"));
-                }
-                return self.window.close(key, if is_left_out { Done::LeftOut } else { Done::Nothing }, None);
-            }
-            Err(error) => {
-                self.window.open(key);
-                self.fail(error);
-                return if self.failure_count >= MOST_FAILURES { self.nothing_failed() } else { Ok(()) };
-            }
-        }
-        let answer = target.as_ref().map_or(Answer::Different, |there| self.config.compare.of_copy(&listed, there));
-        let mine = self.earlier.remove(&key);
-        if answer == Answer::Same {
-            let there = target.as_ref().expect("only what is there is the same");
-            let mine = mine.filter(|touched| !touched.is_deleted && touched.is_ours(&there.facts));
-            let Some(touched) = mine else {
-                let entry = there_already(&listed, Some(there));
-                return self.window.close(key, Done::Skipped, Some(&entry));
-            };
-            let bytes = listed.facts.size;
-            self.transfer.moved.fetch_add(bytes, Ordering::Relaxed);
-            self.found.0 += 1;
-            self.found.1 += bytes;
-            let entry = Entry { copied: true, blake3: touched.blake3.as_deref(), ..there_already(&listed, Some(there)) };
-            let (is_overwrite, is_inside) = (touched.was.is_some(), touched.is_inside());
-            return self.window.close(key, Done::Copied { bytes, is_overwrite, is_inside }, Some(&entry));
-        }
-        let is_ours = mine.is_some_and(|touched| touched.was.is_none());
-        let number = self.window.open(key);
-        let keeps_versions = target.is_some() && self.transfer.target.abilities().versions;
-        let job = Job { number, listed, there: target, was: None, is_ours };
-        // What has to be looked at first is written down once it is known to be copied.
-        if answer == Answer::Read || keeps_versions {
-            self.ready.push_back(Task::Look { job, must_read: answer == Answer::Read });
-        } else {
-            self.find(&job);
-            self.decided.push_back(Task::Copy(job));
-        }
-        Ok(())
-    }
-
-    fn decide_deletion(&mut self, pair: Pair) -> Result<(), StepError> {
-        let Pair { key, source, target } = pair;
-        let Some(there) = target.filter(|there| source.is_none() && there.kind.is_object()) else {
-            return self.window.close(key, Done::Nothing, None);
-        };
-        let number = self.window.open(key.clone());
-        self.decided.push_back(Task::Delete { number, key, was: there.facts });
-        Ok(())
     }
 
     /// What copies want to have said.
@@ -481,15 +446,7 @@ impl Work<'_> {
     }
 }
 
-/// What the manifest says of an object that was at the target already.
-fn there_already<'a>(listed: &'a Listed, there: Option<&'a Listed>) -> Entry<'a> {
-    let both = |there: &'a Listed| there.md5.as_deref().filter(|md5| listed.md5.as_deref() == Some(md5));
-    Entry {
-        key: &listed.key,
-        size: listed.facts.size,
-        blake3: None,
-        etag: there.and_then(|there| there.facts.etag.as_deref()),
-        md5: there.and_then(both),
-        copied: false,
-    }
+/// With so many failures something else is wrong.
+pub(super) fn there_is_no_point(work: &Work<'_>) -> Result<(), StepError> {
+    if work.failure_count >= MOST_FAILURES { work.nothing_failed() } else { Ok(()) }
 }

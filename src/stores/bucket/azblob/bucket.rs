@@ -66,6 +66,10 @@ impl Bucket for Azblob {
         Box::pin(async { Ok(self.delete_blobs(keys).await) })
     }
 
+    fn delete_if<'a>(&'a self, key: &'a str, etag: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.delete_blob_if(key, etag))
+    }
+
     fn copy<'a>(&'a self, from: &'a CopyFrom, key: &'a str, carry: Carry<'a>, condition: &'a Condition) -> Answer<'a, Facts> {
         Box::pin(self.copy_blob(from, key, carry, condition))
     }

@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
-use http::Method;
+use http::{HeaderMap, Method};
 
 use super::super::address::decoded;
-use super::super::types::{BucketError, Entry, Page, PageQuery};
+use super::super::types::{BucketError, Condition, Entry, Page, PageQuery};
 use super::super::xml::{self, Met};
 use super::Azblob;
-use super::blob::hex;
+use super::blob::{hex, put_condition};
 use super::request::Call;
 use crate::error::StepError;
 
@@ -93,6 +93,13 @@ impl Azblob {
             failed.extend(result);
         }
         failed
+    }
+
+    pub(super) async fn delete_blob_if(&self, key: &str, etag: &str) -> Result<(), BucketError> {
+        let mut headers = HeaderMap::new();
+        put_condition(&mut headers, &Condition::Still(etag.to_owned()))?;
+        let call = Call { method: Method::DELETE, key: Some(key), headers, ..Call::default() };
+        self.send(call).await.map(drop).map_err(|refusal| self.failed(refusal, "delete", key))
     }
 
     async fn delete_one(&self, key: String) -> Option<(String, StepError)> {

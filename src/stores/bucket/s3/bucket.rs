@@ -64,6 +64,10 @@ impl Bucket for S3 {
         Box::pin(self.delete_objects(keys))
     }
 
+    fn delete_if<'a>(&'a self, key: &'a str, etag: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.delete_object_if(key, etag))
+    }
+
     fn copy<'a>(&'a self, from: &'a CopyFrom, key: &'a str, carry: Carry<'a>, condition: &'a Condition) -> Answer<'a, Facts> {
         Box::pin(self.copy_object(from, key, carry, condition))
     }

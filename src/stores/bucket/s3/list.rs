@@ -9,9 +9,10 @@ use super::super::address::decoded;
 use super::super::checksum::{Checksum, ChecksumKind, md5_of_etag};
 use super::super::header;
 use super::super::repeat::Refusal;
-use super::super::types::{BucketError, Entry, Page, PageQuery, Upload};
+use super::super::types::{BucketError, Condition, Entry, Page, PageQuery, Upload};
 use super::super::xml::{self, Met};
 use super::S3;
+use super::object::put_condition;
 use super::request::Call;
 use crate::error::StepError;
 
@@ -126,6 +127,13 @@ impl S3 {
             failed.extend(result);
         }
         Ok(failed)
+    }
+
+    pub(super) async fn delete_object_if(&self, key: &str, etag: &str) -> Result<(), BucketError> {
+        let mut headers = HeaderMap::new();
+        put_condition(&mut headers, &Condition::Still(etag.to_owned()))?;
+        let call = Call { method: Method::DELETE, key: Some(key), headers, ..Call::default() };
+        self.send(call).await.map(drop).map_err(|refusal| self.failed(refusal, "delete", key))
     }
 
     async fn delete_one(&self, key: String) -> Option<(String, StepError)> {

@@ -70,6 +70,8 @@ pub struct Transfer {
     /// Told when the step stops: copies end at the next piece.
     pub stop: CancellationToken,
     pub verify: Verify,
+    /// Whether the source is to go in the end.
+    pub is_move: bool,
     /// What an earlier attempt had sent in parts.
     pub unfinished: Mutex<BTreeMap<String, Vec<Unfinished>>>,
     /// Bytes that have arrived so far, for progress.
@@ -97,6 +99,8 @@ pub enum Copied {
         bytes: u64,
         /// What the target has.
         is: Facts,
+        /// The object at the source that was copied.
+        of: Facts,
         /// Of what was sent. Unknown when the service copied within itself.
         blake3: Option<String>,
         /// Whether the service copied it within itself.
@@ -150,6 +154,18 @@ struct Room {
     _memory: OwnedSemaphorePermit,
 }
 
+impl From<Stop> for Trouble {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Object(error) | Stop::Refused(error) => Self::Object(error),
+            Stop::Step(error) => Self::Step(error),
+            Stop::Changed | Stop::Gone => {
+                Self::Step(StepError::transient("an object was changed or deleted while it was read").help("try again"))
+            }
+        }
+    }
+}
+
 impl Transfer {
     #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
@@ -161,6 +177,7 @@ impl Transfer {
         stop: CancellationToken,
         verify: Verify,
         server_side: ServerSide,
+        is_move: bool,
         unfinished: BTreeMap<String, Vec<Unfinished>>,
     ) -> Self {
         let into = target.bucket();
@@ -177,6 +194,7 @@ impl Transfer {
             gate,
             stop,
             verify,
+            is_move,
             unfinished,
             moved,
             ends,
@@ -227,11 +245,23 @@ impl Transfer {
                 None => Origin::look(&self.source, key).await,
             };
             let ended = match opened {
-                Ok(opened) => self.once(job, opened).await,
+                Ok(opened) => {
+                    let from = opened.facts.clone();
+                    self.once(job, opened).await.map(|copied| (copied, from))
+                }
                 Err(stop) => Err(stop),
             };
             match ended {
-                Ok(copied) => return Ok(copied),
+                Ok((mut copied, from)) => {
+                    if let Copied::There { of, .. } = &mut copied {
+                        if self.is_move {
+                            let line = Line::From { key: key.clone(), of: from.clone(), changed: job.listed.changed };
+                            self.ledger.tell(&line).map_err(Trouble::Step)?;
+                        }
+                        *of = from;
+                    }
+                    return Ok(copied);
+                }
                 Err(Stop::Object(error) | Stop::Refused(error)) => return Err(Trouble::Object(error)),
                 Err(Stop::Step(error)) => return Err(Trouble::Step(error)),
                 Err(Stop::Gone) => return self.gone(key).await,
@@ -300,7 +330,7 @@ impl Transfer {
         if self.verify.takes(key) {
             self.check(key, blake3.as_deref()).await?;
         }
-        Ok(Copied::There { bytes: size, is, blake3, is_inside })
+        Ok(Copied::There { bytes: size, is, of: Facts::default(), blake3, is_inside })
     }
 
     /// An empty object whose name ends with `/`.
@@ -313,7 +343,16 @@ impl Transfer {
             let line = Line::Done { key: key.clone(), is: Facts::default(), blake3: None };
             self.ledger.tell(&line).map_err(Stop::Step)?;
         }
-        Ok(Copied::There { bytes: 0, is: Facts::default(), blake3: None, is_inside: false })
+        Ok(Copied::There { bytes: 0, is: Facts::default(), of: Facts::default(), blake3: None, is_inside: false })
+    }
+
+    /// Reads again what an earlier attempt has left and could not look at any more. False: it is another content.
+    pub async fn verify(&self, key: &str, sent: Option<&str>) -> Result<bool, Trouble> {
+        match self.check(key, sent).await {
+            Ok(()) => Ok(true),
+            Err(Stop::Step(error)) => Err(Trouble::Step(error)),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Reads the target again: what arrived is what was sent. What the service copied within itself was not sent: then the
@@ -324,7 +363,7 @@ impl Transfer {
             None => self.hash_of(&self.source, &Origin::look(&self.source, key).await?).await?,
         };
         if self.hash_of(&self.target, &Origin::look(&self.target, key).await?).await? == sent {
-            return Ok(());
+            return self.ledger.tell(&Line::Verified { key: key.to_owned() }).map_err(Stop::Step);
         }
         let (target, source) = (self.target.label(), self.source.label());
         Err(Stop::Object(
@@ -334,7 +373,7 @@ impl Transfer {
     }
 
     /// The BLAKE3 of an object, piece by piece.
-    async fn hash_of(&self, store: &Store, origin: &Origin) -> Result<String, Stop> {
+    pub async fn hash_of(&self, store: &Store, origin: &Origin) -> Result<String, Stop> {
         let size = origin.facts.size;
         if size <= WHOLE {
             let _room = self.room(size).await?;
