@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::ending::{self, Asked};
 use super::{Context, Exit, Fault, block_on, by};
-use crate::engine::RunStatus;
+use crate::engine::{Engine, RunStatus};
 use crate::executor::{Executor, ExecutorError, NewRun, Observer, Settings, fold_run};
 use crate::journal::{Journal, JournalError, Request};
 use crate::report::jsonl::JsonLines;
@@ -37,11 +37,21 @@ pub(super) struct Drive<'a> {
     journal: Journal,
     registry: Registry,
     waiting: Waiting,
+    table: Option<Table>,
 }
+
+/// What a command tells beside the usual end of a run.
+pub(super) type Table = fn(&Engine, Duration) -> Option<String>;
 
 impl<'a> Drive<'a> {
     pub(super) fn new(context: &'a Context, journal: Journal, registry: Registry) -> Self {
-        Self { context, journal, registry, waiting: Waiting::default() }
+        Self { context, journal, registry, waiting: Waiting::default(), table: None }
+    }
+
+    /// Tells this too when the run has ended.
+    pub(super) fn ends_with(mut self, table: Table) -> Self {
+        self.table = Some(table);
+        self
     }
 
     pub(super) fn waiting(mut self, waiting: Waiting) -> Self {
@@ -93,7 +103,8 @@ impl<'a> Drive<'a> {
         if out.json {
             out.json_line(&ending::document(&engine, exit, &outputs))?;
         } else {
-            out.text(&ending::text(&engine, Some(took), &outputs))?;
+            let table = self.table.and_then(|table| table(&engine, took)).unwrap_or_default();
+            out.text(&ending::text(&engine, Some(took), &outputs, &table))?;
         }
         Ok(exit)
     }

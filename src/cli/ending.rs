@@ -93,8 +93,8 @@ fn counts(engine: &Engine) -> (usize, usize) {
     (done, total)
 }
 
-/// The end for people.
-pub fn text(engine: &Engine, took: Option<Duration>, outputs: &Value) -> String {
+/// The end for people. `table` is what the command has to tell beside it.
+pub fn text(engine: &Engine, took: Option<Duration>, outputs: &Value, table: &str) -> String {
     let status = engine.status();
     let run = engine.run();
     let (done, total) = counts(engine);
@@ -123,6 +123,7 @@ pub fn text(engine: &Engine, took: Option<Duration>, outputs: &Value) -> String 
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let _ = writeln!(text, "  {name}: {}", one_line(&value));
     }
+    text.push_str(table);
     let failures: Vec<&Node> = failed(engine).collect();
     for node in failures.iter().take(MOST) {
         text.push('\n');

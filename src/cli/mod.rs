@@ -20,6 +20,7 @@ mod load;
 mod logs;
 mod ls;
 mod output;
+mod places;
 mod plan;
 mod project;
 mod reference;

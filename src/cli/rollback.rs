@@ -73,7 +73,7 @@ impl Rollback {
         if context.out.json {
             context.out.json_line(&ending::document(&engine, exit, &Value::Null))?;
         } else {
-            context.out.text(&ending::text(&engine, None, &Value::Null))?;
+            context.out.text(&ending::text(&engine, None, &Value::Null, ""))?;
         }
         Ok(exit)
     }

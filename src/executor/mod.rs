@@ -39,7 +39,7 @@ pub use document::Document;
 pub use edit::{Difference, EditTable, Resume};
 pub use error::ExecutorError;
 pub use logs::{LogFile, LogLine, log_files};
-pub use plan::{plan, preflight};
+pub use plan::{plan, preflight, stores};
 pub use planned::{Half, Plan, PlanState, Planned};
 pub use start::fold_run;
 

@@ -39,6 +39,20 @@ pub async fn plan(
     make(registry, SystemClock::shared(), Asked::default(), loaded, &document, Depth::Thorough).await
 }
 
+/// The stores that a step of a pipeline would be given, and the folder where its relative places start.
+pub async fn stores(
+    registry: &Registry,
+    path: &std::path::Path,
+    loaded: &Loaded,
+    inputs: &Map<String, serde_json::Value>,
+) -> Result<(crate::stores::Stores, std::path::PathBuf), ExecutorError> {
+    let document = Document::new(path, loaded, loaded.pipeline.inputs(inputs)?);
+    let clock = SystemClock::shared();
+    let session = Session::of_plan(registry, clock.clone(), Asked::default(), "", clock.now(), &document);
+    let level = Level::open(&session, None, loaded.pipeline.clone(), document.inputs.clone(), None).await?;
+    Ok((level.stores.clone(), level.base.clone()))
+}
+
 /// What a run would do, looked at before there is a journal for it: the run does not look again, and asks no command for
 /// a secret a second time.
 pub async fn preflight(registry: &Registry, new: &mut super::NewRun, depth: Depth) -> Result<Plan, ExecutorError> {

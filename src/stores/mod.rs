@@ -4,14 +4,19 @@
 //! decided here. Never here: a decision about what is copied, a directory or bucket that looking at a place creates.
 
 mod apart;
+mod azure;
 pub mod bucket;
 mod classify;
 mod directory;
 mod folders;
+mod ini;
 mod listing;
+mod look;
 mod open;
 mod options;
 mod place;
+mod profile;
+mod rclone;
 mod removal;
 mod store;
 
@@ -22,8 +27,10 @@ use std::time::Duration;
 
 pub use classify::{classify, is_changed, is_missing};
 pub use listing::{Kind, Listed, Listing};
+pub use look::{Look, Seen};
 pub use options::{known_options, schemes};
 pub use place::Place;
+pub use rclone::Remotes;
 pub use removal::Removed;
 pub(crate) use store::is_at_once;
 pub use store::{Abilities, Facts, Store};
@@ -33,6 +40,16 @@ use crate::secret::{Text, Vault};
 
 /// The options of one store as the pipeline gives them: OpenDAL's own names, `scheme` among them.
 pub type StoreOptions = BTreeMap<String, Text>;
+
+/// One bucket or container of a service.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// When it was created or last changed, as the service tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<jiff::Timestamp>,
+}
 
 /// How long a single request may take and how often it is tried again. Whole steps are retried by the engine; this is
 /// only about one request.
@@ -98,16 +115,38 @@ impl Stores {
         self.open_as(place, base, Some(owner))
     }
 
-    fn open_as(&self, place: &str, base: &Path, owner: Option<&str>) -> Result<Store, StepError> {
+    /// The buckets of the service that a place stands for: `s3://`, or a store without a bucket. `None` when the place
+    /// lies in one already.
+    pub async fn buckets(&self, place: &str, base: &Path) -> Result<Option<Vec<Bucket>>, StepError> {
+        let (_, wanted) = self.wanted(place, base)?;
+        if !wanted.is_service() {
+            return Ok(None);
+        }
+        wanted.buckets(&self.inner.patience).await.map(Some)
+    }
+
+    fn wanted(&self, place: &str, base: &Path) -> Result<(Place, open::Wanted), StepError> {
         let parsed = Place::parse(place)?;
+        let vault = &self.inner.vault;
         let (options, prefix) = match &parsed {
             Place::Named { store, prefix } => {
-                let options = self.inner.definitions.get(store).ok_or_else(|| self.unknown(store))?;
-                (options.clone(), prefix.clone())
+                let options = self.inner.definitions.get(store).ok_or_else(|| self.unknown(store, place))?;
+                if options.get("scheme").is_some_and(|scheme| scheme.to_string() == rclone::SCHEME) {
+                    let path = place.split_once(':').map_or("", |(_, path)| path);
+                    rclone::expand(options, path, vault)?
+                } else {
+                    (options.clone(), prefix.clone())
+                }
             }
             Place::Elsewhere { options, prefix } => (options.clone(), prefix.clone()),
         };
-        let wanted = open::Wanted::resolve(place, &options, &prefix, base, &self.inner.vault)?;
+        let wanted = open::Wanted::resolve(place, &options, &prefix, base, vault)?;
+        Ok((parsed, wanted))
+    }
+
+    fn open_as(&self, place: &str, base: &Path, owner: Option<&str>) -> Result<Store, StepError> {
+        let (parsed, wanted) = self.wanted(place, base)?;
+        wanted.must_have_bucket()?;
         let key = wanted.key(owner);
         let mut opened = self.inner.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let found = if let Some(found) = opened.get(&key) {
@@ -120,7 +159,10 @@ impl Stores {
         Ok(Store::new(parsed.to_string(), wanted, found))
     }
 
-    fn unknown(&self, name: &str) -> StepError {
+    fn unknown(&self, name: &str, place: &str) -> StepError {
+        if let Some(meant) = place::meant(place) {
+            return StepError::permanent(format!("`{place}` is not a place")).help(format!("did you mean `{meant}`?"));
+        }
         let near = self.inner.definitions.keys().map(|known| (strsim::osa_distance(known, name), known)).min();
         let help = match near {
             Some((distance, near)) if distance <= 2 && distance < name.chars().count() => format!("did you mean `{near}`?"),

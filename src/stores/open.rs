@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::apart::{Spot, server};
 use super::bucket::{self, Bucket};
-use super::{Patience, StoreOptions, classify, options};
+use super::place::is_bucketed;
+use super::profile::Profile;
+use super::{Patience, StoreOptions, azure, classify, options};
 use crate::error::StepError;
 use crate::secret::Vault;
 
@@ -96,8 +98,46 @@ impl Wanted {
         if let Some(wrong) = wanted.prefix.trim_end_matches('/').split('/').find(|part| matches!(*part, "." | "..")) {
             return Err(StepError::permanent(format!("`{place}` has `{wrong}` in its path")).help("write the path without it"));
         }
-        wanted.defaults();
+        wanted.defaults()?;
+        wanted.take_bucket();
         Ok(wanted)
+    }
+
+    /// A store without a bucket is a whole service: the bucket is the first part of the path then.
+    fn take_bucket(&mut self) {
+        let Some(option) = self.bucket_option().filter(|_| self.is_service()) else { return };
+        let Some((bucket, prefix)) = self.prefix.split_once('/').filter(|(bucket, _)| !bucket.is_empty()) else { return };
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+        self.options.retain(|(name, _)| name != option);
+        self.options.push((option.to_owned(), SecretString::from(bucket)));
+        self.prefix = prefix;
+    }
+
+    fn bucket_option(&self) -> Option<&'static str> {
+        let name = if self.scheme == "azblob" { "container" } else { "bucket" };
+        is_bucketed(&self.scheme).then_some(name)
+    }
+
+    /// Whether it is a service, and not one bucket of it.
+    pub fn is_service(&self) -> bool {
+        self.bucket_option().is_some_and(|option| self.value(option).is_none_or(|bucket| bucket.is_empty()))
+    }
+
+    /// Fails when it is a service.
+    pub fn must_have_bucket(&self) -> Result<(), StepError> {
+        let Some(option) = self.bucket_option().filter(|_| self.is_service()) else { return Ok(()) };
+        let place = self.place.split('?').next().unwrap_or_default();
+        Err(StepError::permanent(format!("`{place}` names no {option}"))
+            .help(format!("write `{place}{option}/prefix/`; `ferry ls {place}` lists the {option}s")))
+    }
+
+    /// The buckets of the service.
+    pub async fn buckets(&self, patience: &Patience) -> Result<Vec<super::Bucket>, StepError> {
+        bucket::buckets(&self.scheme, &self.revealed(), patience).await
+    }
+
+    fn revealed(&self) -> Vec<(String, String)> {
+        self.options.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -110,11 +150,16 @@ impl Wanted {
         }
     }
 
-    fn defaults(&mut self) {
+    /// What is not said is taken from where the provider's own tools look.
+    fn defaults(&mut self) -> Result<(), StepError> {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         match self.scheme.as_str() {
             "s3" => {
-                let from_env = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
-                let elsewhere = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| std::env::var(name).ok());
+                let looks = !self.value("disable_config_load").is_some_and(|value| value == "true");
+                let named = self.value("profile");
+                let mut profile = if looks { Profile::read(named) } else { Profile::default() };
+                let from_env = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(set).or(profile.region.take());
+                let elsewhere = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(set).or(profile.endpoint.take());
                 if let Some(endpoint) = elsewhere {
                     self.default("endpoint", endpoint);
                 }
@@ -126,20 +171,31 @@ impl Wanted {
                 }
             }
             "azblob" => {
-                let account = self.value("account_name").or_else(|| std::env::var("AZURE_STORAGE_ACCOUNT").ok());
+                let given = self.value("connection_string");
+                self.options.retain(|(name, _)| name != "connection_string");
+                let has_account = self.has("account_name") || self.has("endpoint");
+                let from_env = || set("AZURE_STORAGE_CONNECTION_STRING").filter(|_| !has_account);
+                if let Some(connection) = given.or_else(from_env) {
+                    for (name, value) in azure::of_connection(&connection)? {
+                        self.default(name, value);
+                    }
+                    return Ok(());
+                }
+                let account = self.value("account_name").or_else(|| set("AZURE_STORAGE_ACCOUNT"));
                 if let Some(account) = account {
                     self.default("endpoint", format!("https://{account}.blob.core.windows.net"));
                     self.default("account_name", account);
                 }
-                if let Ok(key) = std::env::var("AZURE_STORAGE_KEY") {
+                if let Some(key) = set("AZURE_STORAGE_KEY") {
                     self.default("account_key", key);
                 }
-                if let Ok(token) = std::env::var("AZURE_STORAGE_SAS_TOKEN") {
+                if let Some(token) = set("AZURE_STORAGE_SAS_TOKEN") {
                     self.default("sas_token", token);
                 }
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn value(&self, name: &str) -> Option<String> {
@@ -208,8 +264,7 @@ impl Wanted {
 
     /// Opens it. No request is made.
     pub fn open(&self, owner: Option<&str>, patience: &Patience) -> Result<Opened, StepError> {
-        let mut options: Vec<(String, String)> =
-            self.options.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
+        let mut options = self.revealed();
         match self.scheme.as_str() {
             "fs" => {
                 options.push(("root".to_owned(), "/".to_owned()));

@@ -41,6 +41,7 @@ const AZBLOB: &[&str] = &[
     "encryption_key_sha256",
     "encryption_algorithm",
     "sas_token",
+    "connection_string",
     "skip_signature",
 ];
 const GCS: &[&str] = &[
@@ -62,10 +63,12 @@ const SFTP: &[&str] = &["root", "endpoint", "user", "key", "known_hosts_strategy
 const WEBDAV: &[&str] =
     &["root", "endpoint", "username", "password", "token", "disable_create_dir", "user_metadata_prefix", "user_metadata_uri"];
 const FS: &[&str] = &["root"];
+/// A remote of an `rclone.conf`, which says all else.
+const RCLONE: &[&str] = &["remote", "config"];
 
 /// The schemes of stores.
 pub fn schemes() -> &'static [&'static str] {
-    &["azblob", "fs", "gcs", "memory", "s3", "sftp", "webdav"]
+    &["azblob", "fs", "gcs", "memory", "rclone", "s3", "sftp", "webdav"]
 }
 
 /// The options of a scheme besides `scheme` itself; `None` for a scheme that is not known.
@@ -77,6 +80,7 @@ pub fn known_options(scheme: &str) -> Option<&'static [&'static str]> {
         "sftp" => SFTP,
         "webdav" => WEBDAV,
         "fs" | "memory" => FS,
+        "rclone" => RCLONE,
         _ => return None,
     })
 }

@@ -27,7 +27,8 @@ pub enum Place {
     },
 }
 
-fn folder(text: &str) -> String {
+/// A path in a store as the prefix of what lies below it.
+pub(super) fn folder(text: &str) -> String {
     let text = text.trim_start_matches('/');
     if text.is_empty() || text.ends_with('/') { text.to_owned() } else { format!("{text}/") }
 }
@@ -49,8 +50,10 @@ impl Place {
             Some((store, prefix)) if !store.is_empty() && store.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) => {
                 Ok(Self::Named { store: store.to_owned(), prefix: folder(prefix) })
             }
-            _ => Err(StepError::permanent(format!("`{text}` is not a place"))
-                .help("write `store:prefix/`, a URL such as `s3://bucket/prefix/`, or a directory such as `./data/`")),
+            _ => Err(StepError::permanent(format!("`{text}` is not a place")).help(match meant(text) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "write `store:prefix/`, a URL such as `s3://bucket/prefix/`, or a directory such as `./data/`".to_owned(),
+            })),
         }
     }
 
@@ -120,13 +123,54 @@ impl Place {
                 }
                 folder(path)
             }
-            other => return Err(wrong(format!("`{other}` is no scheme of a store"))),
+            other => {
+                let error = wrong(format!("`{other}` is no scheme of a store"));
+                return Err(match other {
+                    "http" | "https" => error.help(format!(
+                        "write `webdav{}://{rest}` for a WebDAV server, or `s3://bucket/prefix/?endpoint={other}://{authority}` for one that speaks S3",
+                        other.trim_start_matches("http")
+                    )),
+                    "ssh" | "scp" => error.help(format!("write `sftp://{rest}`")),
+                    _ => match nearest_scheme(other) {
+                        Some(near) => error.help(format!("did you mean `{near}://{rest}`?")),
+                        None => error,
+                    },
+                });
+            }
         };
-        if authority.is_empty() && !matches!(scheme, "file" | "fs") {
+        // Only a service as a whole has neither: what can be done there is to list its buckets.
+        let is_service = path.is_empty() && options.get("scheme").is_some_and(|scheme| is_bucketed(&scheme.to_string()));
+        if authority.is_empty() && !is_service && !matches!(scheme, "file" | "fs") {
             return Err(wrong("the part behind `://` is empty".to_owned()));
+        }
+        if authority.is_empty() && is_service {
+            options.remove("bucket");
+            options.remove("container");
         }
         Ok(Self::Elsewhere { options, prefix })
     }
+}
+
+/// The schemes as they stand in URLs.
+const URLS: [&str; 10] = ["s3", "s3a", "gs", "gcs", "azblob", "az", "file", "sftp", "webdav", "webdavs"];
+
+/// Whether a store of this scheme is one bucket or container of a service that may have many.
+pub(super) fn is_bucketed(scheme: &str) -> bool {
+    matches!(scheme, "s3" | "gcs" | "azblob")
+}
+
+fn nearest_scheme(scheme: &str) -> Option<&'static str> {
+    let near = URLS.iter().map(|known| (strsim::damerau_levenshtein(known, scheme), *known)).min()?;
+    (near.0 <= 1 + near.1.len() / 4).then_some(near.1)
+}
+
+/// The URL that a text with too few or too many signs behind its scheme was meant to be: `s3:/bucket`, `s3//bucket`.
+pub(super) fn meant(text: &str) -> Option<String> {
+    let end = text.find([':', '/'])?;
+    let (scheme, rest) = text.split_at(end);
+    let signs = rest.len() - rest.trim_start_matches([':', '/']).len();
+    let is_known = URLS.contains(&scheme) && matches!(&rest[..signs], ":/" | "//" | ":" | ":///" | "/" | "/:/");
+    (is_known && signs < rest.len()).then(|| format!("{scheme}://{}", &rest[signs..]))
 }
 
 fn spell<const N: usize>(options: [(&str, &str); N]) -> StoreOptions {
@@ -144,7 +188,11 @@ impl fmt::Display for Place {
                     "fs" => write!(f, "{}", get("root")),
                     "sftp" => write!(f, "sftp://{}{}", get("endpoint").trim_start_matches("ssh://"), get("root")),
                     "webdav" => write!(f, "{}/{prefix}", get("endpoint")),
+                    "gcs" if get("bucket").is_empty() => write!(f, "gs://"),
                     "gcs" => write!(f, "gs://{}/{prefix}", get("bucket")),
+                    scheme if is_bucketed(scheme) && get("bucket").is_empty() && get("container").is_empty() => {
+                        write!(f, "{scheme}://")
+                    }
                     scheme => write!(
                         f,
                         "{scheme}://{}{}{}/{prefix}",
@@ -179,6 +227,8 @@ mod tests {
             ("./data", "./data"),
             ("sftp://me@host:2222/srv/data/", "sftp://host:2222/srv/data/"),
             ("webdavs://me:word@host/dav/", "https://host/dav/"),
+            ("s3://", "s3://"),
+            ("azblob://?account_name=acme", "azblob://"),
         ] {
             assert_eq!(Place::parse(text).expect(text).to_string(), shown, "{text}");
         }
@@ -190,5 +240,21 @@ mod tests {
             let error = Place::parse(text).expect_err(text);
             assert!(error.help.is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_slip_in_a_place_is_told_with_what_was_meant() {
+        for (text, help) in [
+            ("s3//bucket/a", "did you mean `s3://bucket/a`?"),
+            ("s4://bucket/a", "did you mean `s3://bucket/a`?"),
+            ("webdev://host/a", "did you mean `webdav://host/a`?"),
+            ("https://host/dav", "write `webdavs://host/dav` for"),
+            ("ssh://me@host/a", "write `sftp://me@host/a`"),
+        ] {
+            let error = Place::parse(text).expect_err(text);
+            assert!(error.help.as_deref().is_some_and(|told| told.starts_with(help)), "{text}: {error:?}");
+        }
+        assert_eq!(meant("s3:/bucket").as_deref(), Some("s3://bucket"));
+        assert_eq!(meant("old:bucket"), None);
     }
 }

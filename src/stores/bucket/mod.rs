@@ -123,3 +123,20 @@ pub(super) fn open(
         _ => Ok(None),
     }
 }
+
+/// The buckets or containers of the service behind these options.
+pub(super) async fn buckets(
+    scheme: &str,
+    options: &[(String, String)],
+    patience: &Patience,
+) -> Result<Vec<super::Bucket>, StepError> {
+    let found = match scheme {
+        "s3" => s3::S3::service(options, patience)?.buckets().await,
+        "azblob" => azblob::Azblob::service(options, patience)?.containers().await,
+        _ => {
+            return Err(StepError::permanent("the buckets of Google Cloud Storage cannot be listed without their project")
+                .help("name the bucket: `gs://bucket/prefix/`; `gcloud storage ls` lists those of a project"));
+        }
+    };
+    found.map_err(|error| error.into_step("cannot list the buckets"))
+}

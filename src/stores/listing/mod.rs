@@ -91,8 +91,11 @@ enum Way {
     Folders { open: Vec<std::vec::IntoIter<Item>>, next: Option<String> },
 }
 
-enum Item {
+/// An entry of one folder.
+pub(super) enum Item {
+    /// What is no folder.
     Entry(Listed),
+    /// A folder's name, with `/` at its end.
     Folder(String),
 }
 
@@ -248,7 +251,7 @@ async fn next_flat(store: &Store, lister: &mut Lister) -> Result<Option<Listed>,
 
 /// The entries of one folder in order, those at or before `after` left out. A folder sorts as its name with the slash:
 /// all that is in it starts with that.
-async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result<Vec<Item>, StepError> {
+pub(super) async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result<Vec<Item>, StepError> {
     let path = format!("{}{folder}", store.prefix());
     let is_done = |key: &str| after.is_some_and(|after| after >= key && !after.starts_with(key));
     if store.scheme() == "fs" {

@@ -10,6 +10,7 @@ mod block;
 mod bucket;
 mod list;
 mod request;
+mod service;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
@@ -51,7 +52,24 @@ impl Azblob {
         let get = |name: &str| {
             options.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
         };
-        let (Some(name), Some(endpoint)) = (get("container"), get("endpoint")) else { return Ok(None) };
+        let (Some(name), Some(_)) = (get("container"), get("endpoint")) else { return Ok(None) };
+        Self::of(name, options, patience).map(Some)
+    }
+
+    /// The account itself: it can be asked for its containers, and for nothing else.
+    pub fn service(options: &[(String, String)], patience: &Patience) -> Result<Self, StepError> {
+        Self::of(String::new(), options, patience)
+    }
+
+    fn of(name: String, options: &[(String, String)], patience: &Patience) -> Result<Self, StepError> {
+        let get = |name: &str| {
+            options.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+        };
+        let endpoint = get("endpoint").ok_or_else(|| {
+            StepError::permanent("no account of Azure is named").help(
+                "set AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING, or write `azblob://container/?account_name=…`",
+            )
+        })?;
         let endpoint = endpoint.trim_end_matches('/');
         let endpoint = if endpoint.starts_with("http") { endpoint.to_owned() } else { format!("https://{endpoint}") };
         let address = Address::parse(&format!("{endpoint}/{name}"))?;
@@ -59,7 +77,7 @@ impl Azblob {
         let wire = Wire::new(Transport::new(&address.uri(None, &[])?)?, patience);
         let is_unsigned = get("skip_signature").is_some_and(|value| matches!(value.to_lowercase().as_str(), "true" | "on"));
         let keyring = if is_unsigned { None } else { Some(Keyring::open(&get, &account)) };
-        Ok(Some(Self {
+        Ok(Self {
             name,
             wire,
             address,
@@ -72,7 +90,7 @@ impl Azblob {
             ],
             has_no_crc: AtomicBool::new(false),
             has_no_start: AtomicBool::new(false),
-        }))
+        })
     }
 }
 

@@ -9,6 +9,7 @@ mod list;
 mod multipart;
 mod object;
 mod request;
+mod service;
 mod sign;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -83,11 +84,20 @@ impl Learned {
 impl S3 {
     /// From OpenDAL's options. `None` for a directory bucket, whose sessions only OpenDAL has. Contacts nothing.
     pub fn open(options: &[(String, String)], patience: &Patience) -> Result<Option<Self>, StepError> {
+        let bucket = options.iter().find(|(known, name)| known == "bucket" && !name.is_empty() && !name.ends_with("--x-s3"));
+        bucket.map(|(_, name)| Self::of(name.clone(), options, patience)).transpose()
+    }
+
+    /// The service itself: it can be asked for its buckets, and for nothing else.
+    pub fn service(options: &[(String, String)], patience: &Patience) -> Result<Self, StepError> {
+        Self::of(String::new(), options, patience)
+    }
+
+    fn of(name: String, options: &[(String, String)], patience: &Patience) -> Result<Self, StepError> {
         let get = |name: &str| {
             options.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
         };
         let is = |name: &str| get(name).is_some_and(|value| matches!(value.to_lowercase().as_str(), "true" | "on"));
-        let Some(name) = get("bucket").filter(|name| !name.ends_with("--x-s3")) else { return Ok(None) };
         let region = get("region")
             .or_else(|| ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok()))
             .unwrap_or_else(|| "us-east-1".to_owned());
@@ -103,7 +113,7 @@ impl S3 {
             Some("md5") => 2,
             _ => 0,
         };
-        Ok(Some(Self {
+        Ok(Self {
             name,
             wire,
             settings: Settings {
@@ -125,7 +135,7 @@ impl S3 {
                 no_batch_delete: AtomicBool::new(false),
                 no_tags: AtomicBool::new(false),
             },
-        }))
+        })
     }
 
     fn place(&self) -> Arc<Place> {
@@ -150,10 +160,10 @@ fn address(endpoint: Option<&str>, bucket: &str, region: &str, is_virtual: bool)
         Some(endpoint) => format!("https://{endpoint}"),
         None => AWS.to_owned(),
     };
-    let endpoint = endpoint.replace(&format!("//{bucket}."), "//");
+    let endpoint = if bucket.is_empty() { endpoint } else { endpoint.replace(&format!("//{bucket}."), "//") };
     let endpoint = Address::parse(&endpoint)?.to_url();
     let endpoint = if endpoint == AWS { format!("https://s3.{region}.amazonaws.com") } else { endpoint };
-    if is_virtual {
+    if is_virtual && !bucket.is_empty() {
         Address::parse(&endpoint.replacen("//", &format!("//{bucket}."), 1))
     } else {
         Address::parse(&format!("{endpoint}/{bucket}"))
@@ -185,6 +195,7 @@ mod tests {
         assert_eq!(is_at(Some("http://127.0.0.1:9000/"), false), "http://127.0.0.1:9000/box");
         assert_eq!(is_at(Some("box.example.com"), true), "https://box.example.com");
         assert_eq!(is_at(Some("https://example.com:443/s3/"), false), "https://example.com/s3/box");
+        assert_eq!(address(Some("http://127.0.0.1:9000"), "", "r", true).expect("one").to_url(), "http://127.0.0.1:9000");
     }
 
     #[test]

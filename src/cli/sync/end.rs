@@ -1,0 +1,52 @@
+//! The table behind a sync: what was copied, what was not, how fast, and where the proof lies.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::engine::{Engine, State};
+use crate::report::telling::{grouped, one_line};
+use crate::units::{ByteSize, Rate, Span};
+
+/// The end of the run's first step as a table; nothing when it never came to copy.
+pub(super) fn table(engine: &Engine, took: Duration) -> Option<String> {
+    let node = engine.steps().find(|node| node.def.uses == "object.sync")?;
+    let is_done = node.state == State::Succeeded;
+    // What a step that has not ended did is in its last progress token.
+    let told = if is_done { node.output.as_ref() } else { node.checkpoint.as_ref() }?;
+    let count = |name: &str| told.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let text = |name: &str| told.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(one_line);
+    let (bytes, copied) = (count("bytes"), count("copied"));
+    let mut rows =
+        vec![("objects", grouped(count("objects"))), ("copied", grouped(copied)), ("skipped", grouped(count("skipped")))];
+    // Zeros that everybody expects say nothing; what has a row in every case is what was asked for.
+    for (name, key) in [("overwritten", "overwritten"), ("gone", "gone"), ("left out", "left_out"), ("warnings", "warnings")] {
+        if count(key) > 0 {
+            rows.push((name, grouped(count(key))));
+        }
+    }
+    rows.push(("deleted", grouped(count("deleted"))));
+    rows.push(("failed", grouped(count("failed"))));
+    rows.push(("bytes", format!("{} ({})", ByteSize(bytes), grouped(bytes))));
+    rows.push(("time", Span(took).to_string()));
+    let seconds = took.as_secs_f64();
+    if bytes > 0 && seconds > 0.0 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is not negative, and saturates")]
+        let rate = Rate((bytes as f64 / seconds) as u64);
+        rows.push(("rate", format!("{rate}, {:.0} objects/s", copied as f64 / seconds)));
+    }
+    if is_done {
+        rows.push(("verified", grouped(count("verified"))));
+    }
+    rows.extend(text("manifest").map(|path| ("manifest", path)));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut table = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(table, "  {name:width$}  {value}");
+    }
+    if !is_done {
+        table.insert_str(0, "  so far:\n");
+    }
+    Some(table)
+}
