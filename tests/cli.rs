@@ -8,8 +8,12 @@ mod cli {
     mod places;
     mod readme;
     mod redirect;
+    mod remotes;
     mod running;
     mod secret;
     mod surface;
     mod told;
 }
+
+#[path = "parts/mod.rs"]
+mod parts;

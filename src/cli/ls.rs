@@ -13,7 +13,7 @@ use crate::units::ByteSize;
 /// How much text is gathered before it is written: a bucket may hold millions, and not each is worth a write.
 const GATHER: usize = 32 * 1024;
 
-/// List a place: the buckets of a service, the objects and folders of a bucket or a directory
+/// List the buckets, folders and objects of a place
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = format!(
     "{PLACES}\nA service without a bucket lists its buckets: `s3://`, `azblob://`, `old:` of a store without one.\n\n\
@@ -129,12 +129,11 @@ impl Ls {
 
 impl Sums {
     fn add(&mut self, seen: &Seen) {
-        match seen.kind {
-            None => self.folders += 1,
-            Some(_) => {
-                self.objects += 1;
-                self.bytes += seen.facts.size;
-            }
+        if seen.kind.is_none() {
+            self.folders += 1;
+        } else {
+            self.objects += 1;
+            self.bytes += seen.facts.size;
         }
     }
 

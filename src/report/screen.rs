@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::telling::{one_line, share, shortened};
+use super::telling::{beside, counted_u64, grouped, one_line, share, shortened};
 use crate::engine::{Engine, Node, RunStatus, State, StepPath};
 use crate::steps::Progress;
 use crate::units::{ByteSize, Rate, Span};
@@ -11,6 +11,10 @@ use crate::units::{ByteSize, Rate, Span};
 /// How far back the rate looks. Shorter jumps with every object, longer keeps telling of a stall long gone.
 const WINDOW: Duration = Duration::from_secs(5);
 const BAR: usize = 22;
+/// The bar on a terminal that is not wide.
+const SHORT_BAR: usize = 14;
+/// Below this many columns what is known of a transfer takes two lines.
+const WIDE: usize = 130;
 
 /// A step that is at work or waits.
 #[derive(Debug)]
@@ -104,10 +108,18 @@ impl Screen {
         let mut rows: Vec<(&StepPath, &Row)> = self.rows.iter().collect();
         rows.sort_by_key(|(_, row)| (!row.state.is_working(), row.since));
         let room = height.saturating_sub(2).max(1);
-        let hidden = if rows.len() > room { rows.len() - (room - 1) } else { 0 };
-        rows.truncate(rows.len() - hidden);
         let name = self.width();
-        let mut lines: Vec<String> = rows.into_iter().map(|(path, row)| shortened(&row.line(path, name, now), width)).collect();
+        let shown: Vec<Vec<String>> = rows.into_iter().map(|(path, row)| row.lines(path, name, now, width)).collect();
+        let needed: usize = shown.iter().map(Vec::len).sum();
+        // A second line is left out before a step is.
+        let is_tight = needed > room;
+        let fits = if shown.len() > room { room - 1 } else { shown.len() };
+        let hidden = shown.len() - fits;
+        let mut lines = Vec::new();
+        for mut row in shown.into_iter().take(fits) {
+            row.truncate(if is_tight { 1 } else { row.len() });
+            lines.extend(row.iter().map(|line| shortened(line, width)));
+        }
         if hidden > 0 {
             lines.push(format!("  … and {hidden} more"));
         }
@@ -144,31 +156,54 @@ impl Row {
         }
     }
 
-    fn line(&self, path: &StepPath, width: usize, now: Duration) -> String {
-        let name = pad(&shortened(path.as_str(), width), width);
+    /// A line; two where bytes and objects are counted and the terminal is not wide.
+    fn lines(&self, path: &StepPath, names: usize, now: Duration, width: usize) -> Vec<String> {
+        let name = pad(&shortened(path.as_str(), names), names);
         let elapsed = Span(Duration::from_secs(now.saturating_sub(self.since).as_secs()));
         if !self.reason.is_empty() {
             let sign = console::style("⏸").for_stderr().yellow();
-            return format!("{sign} {name}  {}  {elapsed}", self.reason);
+            return vec![format!("{sign} {name}  {}  {elapsed}", self.reason)];
         }
         let sign = console::style(frame(now)).for_stderr().cyan();
-        let mut parts = Vec::new();
+        let Progress { bytes, objects, .. } = self.progress;
+        let is_split = bytes.is_some() && objects.is_some() && width < WIDE;
+        let (mut parts, mut below) = (Vec::new(), Vec::new());
         if let Some(share) = share(&self.progress) {
-            parts.push(format!("{} {:>3.0}%", bar(share), (share * 100.0).floor()));
+            let columns = if is_split { SHORT_BAR } else { BAR };
+            parts.push(format!("{} {:>3.0}%", bar(share, columns), (share * 100.0).floor()));
         }
-        parts.extend(self.amounts());
+        parts.extend(self.bytes());
+        if !is_split {
+            parts.extend(self.objects());
+        }
         if let Some(rate) = self.rate() {
             parts.push(self.rate_text(rate));
             parts.extend(self.eta(rate).map(|eta| format!("eta {eta}")));
         }
-        parts.extend(self.progress.message.as_deref().map(one_line));
-        parts.push(self.doing().to_owned());
-        if self.attempt > 1 {
-            parts.push(format!("attempt {}", self.attempt));
+        let rest = if is_split { &mut below } else { &mut parts };
+        if is_split {
+            rest.extend(self.objects());
         }
-        parts.push(elapsed.to_string());
-        parts.retain(|part| !part.is_empty());
-        format!("{sign} {name}  {}", parts.join("  "))
+        let errors = self.progress.errors.filter(|errors| *errors > 0);
+        if let Some(errors) = errors {
+            rest.push(console::style(counted_u64(errors, "error", "errors")).for_stderr().red().to_string());
+        }
+        rest.extend(beside(&Progress { errors: None, ..self.progress.clone() }));
+        rest.extend(self.progress.message.as_deref().map(one_line));
+        rest.push(self.doing().to_owned());
+        if self.attempt > 1 {
+            rest.push(format!("attempt {}", self.attempt));
+        }
+        rest.push(elapsed.to_string());
+        rest.retain(|part| !part.is_empty());
+        let mut lines = vec![format!("{sign} {name}  {}", parts.join("  "))];
+        if is_split {
+            // Below the bytes; further left rather than cut off.
+            let below = below.join("  ");
+            let room = width.saturating_sub(console::measure_text_width(&below));
+            lines.push(format!("{}{below}", pad("", room.clamp(2, names + 4))));
+        }
+        lines
     }
 
     fn doing(&self) -> &'static str {
@@ -181,20 +216,20 @@ impl Row {
         }
     }
 
-    fn amounts(&self) -> Vec<String> {
-        let Progress { bytes, bytes_total, objects, objects_total, .. } = self.progress;
-        let mut parts = Vec::new();
-        match (bytes, bytes_total) {
-            (Some(done), Some(total)) => parts.push(format!("{}/{}", ByteSize(done), ByteSize(total))),
-            (Some(done), None) => parts.push(ByteSize(done).to_string()),
-            _ => {}
-        }
-        match (objects, objects_total) {
-            (Some(done), Some(total)) => parts.push(format!("{done}/{total} objects")),
-            (Some(done), None) => parts.push(format!("{done} objects")),
-            _ => {}
-        }
-        parts
+    fn bytes(&self) -> Option<String> {
+        let done = ByteSize(self.progress.bytes?);
+        Some(match self.progress.bytes_total {
+            Some(total) => format!("{done}/{}", ByteSize(total)),
+            None => done.to_string(),
+        })
+    }
+
+    fn objects(&self) -> Option<String> {
+        let done = grouped(self.progress.objects?);
+        Some(match self.progress.objects_total {
+            Some(total) => format!("{done}/{} objects", grouped(total)),
+            None => format!("{done} objects"),
+        })
     }
 
     /// Units per second over the window. A step that goes on from a checkpoint starts high: only differences count.
@@ -247,11 +282,11 @@ fn reason(node: &Node) -> Option<String> {
     })
 }
 
-fn bar(share: f64) -> String {
+fn bar(share: f64, columns: usize) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
-    let halves = (share * (BAR * 2) as f64).floor() as usize;
+    let halves = (share * (columns * 2) as f64).floor() as usize;
     let (full, half) = (halves / 2, halves % 2);
-    let rest = BAR - full - half;
+    let rest = columns - full - half;
     let done = format!("{}{}", "━".repeat(full), if half == 1 { "╸" } else { "" });
     format!("{}{}", console::style(done).for_stderr().cyan(), console::style("─".repeat(rest)).for_stderr().dim())
 }
@@ -282,9 +317,30 @@ mod tests {
     #[test]
     fn a_resumed_transfer_tells_its_own_rate_and_eta() {
         let row = row(&[(0, 900 << 20), (2, 920 << 20)], 1000 << 20);
-        let line = console::strip_ansi_codes(&row.line(&StepPath::root("copy"), 8, Duration::from_secs(3))).into_owned();
+        let line = row.lines(&StepPath::root("copy"), 8, Duration::from_secs(3), 80).join("\n");
+        let line = console::strip_ansi_codes(&line).into_owned();
         assert!(line.contains("copy") && line.contains("92%"), "{line}");
         assert!(line.contains("10.0 MiB/s") && line.contains("eta 8s"), "{line}");
+    }
+
+    #[test]
+    fn a_transfer_is_told_whole_on_a_terminal_of_80_columns() {
+        let mut row = row(&[(0, 0), (5, 40 << 30)], 999 << 30);
+        row.progress.objects = Some(1_234_567);
+        row.progress.objects_total = Some(23_456_789);
+        row.progress.errors = Some(12);
+        row.progress.at_once = Some(1024);
+        row.progress.message = Some("still listing".to_owned());
+        for width in [79, 200] {
+            let lines = row.lines(&StepPath::root("sync"), 8, Duration::from_secs(61), width);
+            assert!(lines.iter().all(|line| console::measure_text_width(line) <= width), "{lines:#?}");
+            let text = console::strip_ansi_codes(&lines.join("\n")).into_owned();
+            for told in
+                ["4%", "40.0 GiB/999.0 GiB", "8.0 GiB/s", "eta", "1,234,567/23,456,789 objects", "12 errors", "1024 at once"]
+            {
+                assert!(text.contains(told), "{told}: {text}");
+            }
+        }
     }
 
     #[test]

@@ -265,8 +265,15 @@ pub fn progress_text(progress: &Progress) -> String {
         (Some(done), None) => parts.push(counted_u64(done, "object", "objects")),
         _ => {}
     }
+    parts.extend(beside(progress));
     parts.extend(progress.message.as_deref().map(one_line));
     parts.join(", ")
+}
+
+/// What else is known of the work: errors, and how much is under way at once.
+pub fn beside(progress: &Progress) -> impl Iterator<Item = String> {
+    let errors = progress.errors.filter(|errors| *errors > 0).map(|errors| counted_u64(errors, "error", "errors"));
+    errors.into_iter().chain(progress.at_once.map(|limit| format!("{limit} at once")))
 }
 
 /// The part that is done, between 0 and 1: of the bytes when their total is known, else of the objects.
@@ -287,6 +294,8 @@ pub fn summary(output: &Value) -> String {
             let is_usual = |name: &str, value: &Value| match name {
                 "ran" | "held" => value.as_bool() == Some(true),
                 "code" => value.as_i64() == Some(0),
+                // For programs: nobody reads one.
+                _ if name.ends_with("sha256") => true,
                 _ => false,
             };
             let told: Vec<String> = fields
@@ -355,7 +364,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -425,7 +434,7 @@ mod tests {
             bytes_total: Some(4 << 20),
             objects: Some(1),
             objects_total: Some(2),
-            message: None,
+            ..Progress::default()
         };
         assert_eq!(progress_text(&progress), "25%, 1.0 MiB of 4.0 MiB, 1 of 2 objects");
         assert_eq!(progress_text(&Progress { objects: Some(1), ..Progress::default() }), "1 object");

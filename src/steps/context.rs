@@ -45,6 +45,12 @@ pub struct Progress {
     pub objects: Option<u64>,
     /// Objects to do.
     pub objects_total: Option<u64>,
+    /// How many objects have failed so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
+    /// How many requests are under way at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u64>,
     /// What is being done now, a few words.
     pub message: Option<String>,
 }

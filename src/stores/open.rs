@@ -155,7 +155,7 @@ impl Wanted {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         match self.scheme.as_str() {
             "s3" => {
-                let looks = !self.value("disable_config_load").is_some_and(|value| value == "true");
+                let looks = self.value("disable_config_load").is_none_or(|value| value != "true");
                 let named = self.value("profile");
                 let mut profile = if looks { Profile::read(named) } else { Profile::default() };
                 let from_env = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(set).or(profile.region.take());

@@ -113,7 +113,8 @@ pub const OLD: Keys = Keys { id: "OLDACCESSKEY0001", secret: "old-secret-0001-ca
 /// The second S3 server's keys.
 pub const NEW: Keys = Keys { id: "NEWACCESSKEY0002", secret: "new-secret-0002-canary" };
 
-fn rclone() -> Option<PathBuf> {
+/// The program.
+pub fn rclone() -> Option<PathBuf> {
     let program = folder().join("venv/bin/rclone");
     if program.exists() { Some(program) } else { missing("rclone") }
 }

@@ -1,6 +1,7 @@
 //! The table behind a sync: what was copied, what was not, how fast, and where the proof lies.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -39,7 +40,7 @@ pub(super) fn table(engine: &Engine, took: Duration) -> Option<String> {
     if is_done {
         rows.push(("verified", grouped(count("verified"))));
     }
-    rows.extend(text("manifest").map(|path| ("manifest", path)));
+    rows.extend(text("manifest").map(|path| ("manifest", from_here(&path))));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut table = String::new();
     for (name, value) in rows {
@@ -49,4 +50,10 @@ pub(super) fn table(engine: &Engine, took: Duration) -> Option<String> {
         table.insert_str(0, "  so far:\n");
     }
     Some(table)
+}
+
+/// A path as it is from where the person stands.
+fn from_here(path: &str) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    Path::new(path).strip_prefix(here).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }

@@ -186,7 +186,7 @@ impl Key {
             let arg = arg.action(ArgAction::Append).value_name(name.unwrap_or(many));
             let says = says.trim_end_matches('.');
             let how = if shape.has("object") {
-                "the parts as `--FLAG NAME=VALUE`, many times".replace("FLAG", &self.flag)
+                "or part by part: `--FLAG NAME=VALUE`, many times".replace("FLAG", &self.flag)
             } else {
                 "may be given many times".to_owned()
             };

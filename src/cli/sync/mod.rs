@@ -7,6 +7,7 @@ use serde_json::json;
 
 use self::flags::Flags;
 use super::drive::Drive;
+use super::fault::Detail;
 use super::places::{Known, PLACES};
 use super::{Context, Exit, Fault, block_on};
 use crate::executor::{self, ExecutorError, NewRun};
@@ -55,6 +56,12 @@ impl Sync {
                 context.out.text(&report::plan::text(&plan, context.out.style()))?;
             }
             return Ok(if ok { Exit::Succeeded } else { Exit::Wrong });
+        }
+        // Of one step there is no more to tell than why it cannot begin.
+        if let Some(failure) = plan.blocking().find_map(|step| step.failure.clone()) {
+            let value = serde_json::to_value(&plan).unwrap_or_default();
+            let detail = Some(Box::new(Detail { text: String::new(), name: "plan", value }));
+            return Err(Fault { detail, ..Fault::failure(failure) });
         }
         if !ok {
             return Err(ExecutorError::Preflight(Box::new(plan)).into());

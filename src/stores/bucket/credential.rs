@@ -35,8 +35,9 @@ pub(super) fn unsigned(error: &reqsign_core::Error) -> StepError {
     }
 }
 
-const SOURCES: &str =
-    "give the store its key and secret, a `profile` or a role; `skip_signature: true` asks without a key, for public buckets";
+const SOURCES: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE for S3, AZURE_STORAGE_KEY or \
+    AZURE_STORAGE_CONNECTION_STRING for Azure; or give the store its key under `stores:` of a pipeline, or take an rclone \
+    remote. `skip_signature: true` asks without a key, for public buckets";
 
 /// None of the sources has a key.
 pub(super) fn no_key() -> StepError {

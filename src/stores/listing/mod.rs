@@ -277,7 +277,8 @@ pub(super) async fn read_folder(store: &Store, folder: &str, after: Option<&str>
             Err(error) => return Err(cannot_list(store, error)),
         };
         let Some(key) = entry.path().strip_prefix(store.prefix()).map(str::to_owned) else { continue };
-        let is_itself = key == folder;
+        // The top of some servers calls itself `/`.
+        let is_itself = key == folder || key == "/";
         if entry.metadata().mode() == EntryMode::DIR && !is_itself {
             if !key.ends_with('/') {
                 // A link that leads to a folder.

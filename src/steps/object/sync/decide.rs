@@ -64,7 +64,8 @@ impl Work<'_> {
             }
             let entry = Entry { copied: true, blake3: touched.blake3.as_deref(), ..self.there_already(&listed, Some(there)) };
             let (is_overwrite, is_inside) = (touched.was.is_some(), touched.is_inside());
-            return self.window.close(key, Done::Copied { bytes, is_overwrite, is_inside }, Some(&entry));
+            let done = Done::Copied { bytes, is_overwrite, is_inside, is_verified: false };
+            return self.window.close(key, done, Some(&entry));
         }
         let is_ours = mine.is_some_and(|touched| touched.was.is_none());
         let number = self.window.open(key);

@@ -141,6 +141,9 @@ pub struct SyncOutput {
     pub gone: u64,
     /// Entries that are neither files nor folders and were left out.
     pub left_out: u64,
+    /// How many of the copied were read again at the target and found to be what was sent.
+    #[serde(default)]
+    pub verified: u64,
     /// Warnings given.
     pub warnings: u64,
     /// The most requests that were under way at once.

@@ -20,6 +20,9 @@ pub struct Token {
     pub done: SyncOutput,
     /// Objects only at the target, up to there.
     pub extra: u64,
+    /// Objects that this attempt could not copy.
+    #[serde(default)]
+    pub failed: u64,
     /// Everything is copied; `after` is about the deletions.
     pub is_deleting: bool,
     /// Whether a name among the copied is one that some servers change.
@@ -43,6 +46,7 @@ pub enum Done {
         bytes: u64,
         is_overwrite: bool,
         is_inside: bool,
+        is_verified: bool,
     },
     Skipped,
     Deleted,
@@ -62,13 +66,14 @@ impl Token {
 
     fn add(&mut self, done: Done) {
         match done {
-            Done::Copied { bytes, is_overwrite, is_inside } => {
+            Done::Copied { bytes, is_overwrite, is_inside, is_verified } => {
                 self.done.objects += 1;
                 self.done.copied += 1;
                 self.done.bytes += bytes;
                 self.done.overwritten += u64::from(is_overwrite);
                 self.done.copied_inside += u64::from(is_inside);
                 self.done.bytes_inside += if is_inside { bytes } else { 0 };
+                self.done.verified += u64::from(is_verified);
             }
             Done::Skipped => {
                 self.done.objects += 1;

@@ -363,7 +363,9 @@ impl Work<'_> {
                 let sides = self.sides(&job.listed, &of, &is);
                 let entry = Entry { key, size: bytes, blake3, etag, md5: None, copied: true, sides };
                 let is_overwrite = job.there.is_some() && !job.is_ours;
-                self.window.finish(job.number, Done::Copied { bytes, is_overwrite, is_inside }, Some(&entry))
+                // Of what has no content there is nothing to read again.
+                let is_verified = self.config.verify.takes(key) && (bytes > 0 || blake3.is_some());
+                self.window.finish(job.number, Done::Copied { bytes, is_overwrite, is_inside, is_verified }, Some(&entry))
             }
             Ended::Deleted { number } => self.window.finish(number, Done::Deleted, None),
             Ended::Kept { number, key } => {
@@ -419,16 +421,19 @@ impl Work<'_> {
         let copied = self.window.copied();
         let message = if self.window.token.is_deleting {
             format!("{} deleted", objects(self.window.token.done.deleted))
+        } else if self.is_listed {
+            String::new()
         } else {
-            let listing = if self.is_listed { "" } else { "still listing, " };
-            format!("{listing}{} at once", self.level.gate().limit())
+            "still listing".to_owned()
         };
         self.ctx.progress(Progress {
             bytes: Some(moved),
             bytes_total: Some(self.found.1.max(moved)),
             objects: Some(copied),
             objects_total: Some(self.found.0.max(copied)),
-            message: Some(message),
+            errors: Some(self.failure_count),
+            at_once: Some(self.level.gate().limit() as u64),
+            message: Some(message).filter(|message| !message.is_empty()),
         });
         if now.saturating_sub(self.saved_at) >= SAVE_EVERY && self.saved != self.window.token.after {
             self.save().await?;
@@ -439,6 +444,7 @@ impl Work<'_> {
     async fn save(&mut self) -> Result<(), StepError> {
         self.window.token.manifest = self.window.manifest.flush()?;
         self.window.token.ledger = self.transfer.ledger.on_disk().await;
+        self.window.token.failed = self.failure_count;
         self.ctx.save(&self.window.token).await?;
         self.saved.clone_from(&self.window.token.after);
         self.saved_at = self.ctx.clock.monotonic();
