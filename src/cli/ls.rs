@@ -76,7 +76,9 @@ impl Ls {
     async fn objects(&self, context: &Context, store: &Store) -> Result<Sums, Fault> {
         let mut look = store.look(self.recursive);
         let mut sums = Sums::default();
-        let has_classes = store.bucket().is_some();
+        // What S3 says nothing about lies there.
+        let usual = if store.scheme() == "s3" { "STANDARD" } else { "-" };
+        let class = store.bucket().map(|_| usual);
         let mut rows = String::new();
         while let Some(seen) = look.next().await? {
             if self.limit.is_some_and(|limit| sums.objects + sums.folders >= limit) {
@@ -88,7 +90,7 @@ impl Ls {
                 rows.push_str(&data(&seen).to_string());
             } else {
                 if self.long {
-                    about(&seen, has_classes, &mut rows);
+                    about(&seen, class, &mut rows);
                 }
                 rows.extend(shown(&seen.name));
             }
@@ -173,12 +175,12 @@ fn time(at: jiff::Timestamp) -> String {
 }
 
 /// What stands in front of a name.
-fn about(seen: &Seen, has_classes: bool, to: &mut String) {
+fn about(seen: &Seen, class: Option<&str>, to: &mut String) {
     let size = seen.kind.map(|_| ByteSize(seen.facts.size).to_string()).unwrap_or_default();
     let at = seen.facts.modified.map(time).unwrap_or_default();
     let _ = write!(to, "{size:>10}  {at:20}  ");
-    if has_classes {
-        let class = seen.kind.map(|_| seen.storage_class.as_deref().unwrap_or("-")).unwrap_or_default();
+    if let Some(usual) = class {
+        let class = seen.kind.map(|_| seen.storage_class.as_deref().unwrap_or(usual)).unwrap_or_default();
         let _ = write!(to, "{class:8}  ");
     }
     match seen.kind {

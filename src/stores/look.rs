@@ -57,8 +57,8 @@ impl Store {
     pub fn look(&self, is_deep: bool) -> Look {
         let way = match (self.bucket(), is_deep) {
             (Some(_), _) => {
-                let query = PageQuery { delimiter: !is_deep, ..self.page_query() };
-                Way::Pages { ahead: VecDeque::new(), next: Some(ask(self, query)), is_deep }
+                let first = ask(self, query(self, is_deep, None));
+                Way::Pages { ahead: VecDeque::new(), next: Some(first), is_deep }
             }
             (None, true) => Way::All(Box::new(self.list(None))),
             (None, false) => Way::Folder(None),
@@ -92,13 +92,16 @@ impl Look {
                 *next = None;
                 let page = page.map_err(|error| StepError::permanent("a page got lost: a bug of ferry").cause(error))??;
                 if let Some(token) = page.next.clone() {
-                    let query = PageQuery { delimiter: !*is_deep, token: Some(token), ..self.store.page_query() };
-                    *next = Some(ask(&self.store, query));
+                    *next = Some(ask(&self.store, query(&self.store, *is_deep, Some(token))));
                 }
                 ahead.extend(seen(&self.store, page));
             },
         }
     }
+}
+
+fn query(store: &Store, is_deep: bool, token: Option<String>) -> PageQuery {
+    PageQuery { prefix: store.prefix().to_owned(), delimiter: !is_deep, token, ..PageQuery::default() }
 }
 
 fn ask(store: &Store, query: PageQuery) -> JoinHandle<Result<Page, StepError>> {

@@ -22,7 +22,15 @@ pub(super) fn table(engine: &Engine, took: Duration) -> Option<String> {
     let mut rows =
         vec![("objects", grouped(count("objects"))), ("copied", grouped(copied)), ("skipped", grouped(count("skipped")))];
     // Zeros that everybody expects say nothing; what has a row in every case is what was asked for.
-    for (name, key) in [("overwritten", "overwritten"), ("gone", "gone"), ("left out", "left_out"), ("warnings", "warnings")] {
+    let others = [
+        ("overwritten", "overwritten"),
+        ("inside the service", "copied_inside"),
+        ("gone", "gone"),
+        ("kept", "kept"),
+        ("left out", "left_out"),
+        ("warnings", "warnings"),
+    ];
+    for (name, key) in others {
         if count(key) > 0 {
             rows.push((name, grouped(count(key))));
         }

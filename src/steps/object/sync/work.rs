@@ -419,12 +419,9 @@ impl Work<'_> {
         let now = self.ctx.clock.monotonic();
         self.level.look(now, moved + ends * REQUEST, ends, transfer.refused());
         let copied = self.window.copied();
-        let message = if self.window.token.is_deleting {
-            format!("{} deleted", objects(self.window.token.done.deleted))
-        } else if self.is_listed {
-            String::new()
-        } else {
-            "still listing".to_owned()
+        let message = match self.window.token.is_deleting {
+            true => Some(format!("{} deleted", objects(self.window.token.done.deleted))),
+            false => (!self.is_listed).then(|| "still listing".to_owned()),
         };
         self.ctx.progress(Progress {
             bytes: Some(moved),
@@ -433,7 +430,7 @@ impl Work<'_> {
             objects_total: Some(self.found.0.max(copied)),
             errors: Some(self.failure_count),
             at_once: Some(self.level.gate().limit() as u64),
-            message: Some(message).filter(|message| !message.is_empty()),
+            message,
         });
         if now.saturating_sub(self.saved_at) >= SAVE_EVERY && self.saved != self.window.token.after {
             self.save().await?;
