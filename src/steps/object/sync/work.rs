@@ -419,9 +419,10 @@ impl Work<'_> {
         let now = self.ctx.clock.monotonic();
         self.level.look(now, moved + ends * REQUEST, ends, transfer.refused());
         let copied = self.window.copied();
-        let message = match self.window.token.is_deleting {
-            true => Some(format!("{} deleted", objects(self.window.token.done.deleted))),
-            false => (!self.is_listed).then(|| "still listing".to_owned()),
+        let message = if self.window.token.is_deleting {
+            Some(format!("{} deleted", objects(self.window.token.done.deleted)))
+        } else {
+            (!self.is_listed).then(|| "still listing".to_owned())
         };
         self.ctx.progress(Progress {
             bytes: Some(moved),
