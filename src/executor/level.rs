@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::scope;
 use super::session::Session;
 use crate::engine::StepPath;
-use crate::error::{ErrorClass, Failure};
-use crate::hosts::{Host, Hosts, LocalHost};
+use crate::error::{ErrorClass, Failure, StepError};
+use crate::hosts::{Host, Hosts, LocalHost, Target};
 use crate::pipeline::{HostSpec, Pipeline, StepSpec, template};
 use crate::secret::Text;
 use crate::stores::{StoreOptions, Stores};
@@ -73,16 +73,28 @@ impl Level {
         for (name, spec) in &self.pipeline.hosts {
             let value = match spec {
                 HostSpec::Local => json!({ "name": name }),
-                HostSpec::Ssh(target) => {
-                    let target = self.render_early(session, &format!("host `{name}`"), &Value::from(target.as_str()))?;
-                    json!({ "name": name, "ssh": target })
+                HostSpec::Ssh(keys) => {
+                    let mut value = self.render_early(session, &format!("host `{name}`"), &Value::from(keys.clone()))?;
+                    value["name"] = name.as_str().into();
+                    // What is recorded with a step has to mean the same from another folder.
+                    for key in ["identity", "config"] {
+                        if let Some(path) = value.get(key).and_then(Value::as_str).filter(|path| !path.starts_with('~')) {
+                            value[key] = self.base.join(path).to_string_lossy().into();
+                        }
+                    }
+                    value
                 }
             };
             values.insert(name.clone(), value);
         }
         self.host_values.extend(values);
-        let here = self.host_values.iter().filter(|(_, value)| value.get("ssh").is_none());
-        self.hosts = Hosts::new(here.map(|(name, _)| -> Arc<dyn Host> { Arc::new(LocalHost::named(name)) }));
+        let hosts = self.host_values.iter().map(|(name, value)| {
+            host(session, name, value).map_err(|error| Failure {
+                message: format!("host `{name}`: {}", error.message),
+                ..session.vault.mask_failure(&error)
+            })
+        });
+        self.hosts = Hosts::new(hosts.collect::<Result<Vec<_>, _>>()?);
         Ok(())
     }
 
@@ -125,6 +137,14 @@ impl Level {
     /// The path of a step of this pipeline.
     pub(super) fn path_of(&self, id: &str) -> StepPath {
         self.path.as_ref().map_or_else(|| StepPath::root(id), |path| path.child(id))
+    }
+}
+
+/// The host that a value of `hosts` means. Nothing is connected before a step needs it.
+pub(super) fn host(session: &Session, name: &str, value: &Value) -> Result<Arc<dyn Host>, StepError> {
+    match value.as_object().filter(|keys| keys.contains_key("ssh")) {
+        None => Ok(Arc::new(LocalHost::named(name))),
+        Some(keys) => Ok(session.reached.host(name, Target::read(keys, Path::new(""))?)),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{Document, Executor, Observer, Settings};
 use crate::clock::Clock;
 use crate::engine::StepPath;
 use crate::error::Failure;
+use crate::hosts::Reached;
 use crate::secret::{Vault, each_name};
 use crate::steps::{Depth, Registry};
 
@@ -42,6 +43,8 @@ pub(super) struct Session {
     /// What commands for secrets have answered: a preflight and the run behind it do not ask a person twice.
     pub(super) asked: Asked,
     levels: Mutex<HashMap<Option<StepPath>, Arc<Level>>>,
+    /// The machines by SSH: pipelines that are used as steps share the connections of the one around them.
+    pub(super) reached: Reached,
 }
 
 impl Session {
@@ -85,6 +88,7 @@ impl Session {
             hold_back: AtomicUsize::new(0),
             asked,
             levels: Mutex::default(),
+            reached: Reached::default(),
         }
     }
 

@@ -4,7 +4,6 @@
 //! the attempts nor the undo of what was begun before it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
@@ -12,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::level::Level;
 use super::render::{host_of, sha256_of};
 use super::session::Session;
-use crate::hosts::{Host, Hosts, LocalHost};
+use crate::hosts::Hosts;
 use crate::stores::{StoreOptions, Stores};
 
 /// Where a step works: what its context is given.
@@ -37,8 +36,9 @@ impl Surroundings {
         }
         if let Some(host) = recorded.get("host") {
             let name = host.get("name").and_then(Value::as_str).unwrap_or("local");
-            if level.host_values.get(name) != Some(host) && host.get("ssh").is_none() {
-                let host: Arc<dyn Host> = Arc::new(LocalHost::named(name));
+            if level.host_values.get(name) != Some(host)
+                && let Ok(host) = super::level::host(session, name, host)
+            {
                 let others = level.host_values.keys().filter(|other| *other != name);
                 around.hosts = Hosts::new(others.filter_map(|other| level.hosts.get(other).ok()).chain([host]));
             }

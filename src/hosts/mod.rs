@@ -1,9 +1,17 @@
-//! Where commands run and files lie: this machine now, machines by SSH later.
+//! Where commands run and files lie: this machine and machines by SSH, behind one trait.
 //!
 //! In: an [`Invocation`] or a path. Out: what the program said, or a `StepError` whose class is decided here. Never
-//! here: a shell that was not asked for, a secret in an argument list, a program that outlives its cancel.
+//! here: a shell that was not asked for, a secret in an argument list, a program that outlives its cancel, a host key
+//! that does not match.
 
+mod forward;
+mod frame;
+mod lifeline;
+mod lines;
 mod local;
+mod output;
+mod script;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,9 +19,12 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+pub use forward::{Endpoint, Forward};
 pub use local::LocalHost;
+pub use ssh::{Patience, Reached, SshHost, Target};
 
 use crate::error::StepError;
 use crate::secret::{Text, Vault, unmarked};
@@ -29,6 +40,44 @@ pub struct Invocation {
     pub workdir: Option<String>,
     /// What it reads.
     pub stdin: Option<Text>,
+    /// The user it runs as, by `runuser` or `sudo -n`; the host's own `become`, then the user who logs in, unless given.
+    pub run_as: Option<String>,
+}
+
+impl Invocation {
+    /// This program with these arguments.
+    pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// This line of shell.
+    pub fn shell(line: impl Into<String>) -> Self {
+        Self::new(["sh".to_owned(), "-c".to_owned(), line.into()])
+    }
+
+    /// The program, for messages.
+    fn program(&self) -> &str {
+        self.argv.first().map_or("", String::as_str)
+    }
+}
+
+/// Streams of a program that are too long to be kept in memory, or that somebody else makes or takes.
+#[derive(Default)]
+pub struct Streams<'a> {
+    /// What it reads, in place of [`Invocation::stdin`]. When reading fails, the program is ended and so is the call.
+    pub input: Option<&'a mut (dyn AsyncRead + Send + Unpin)>,
+    /// Where its standard output goes, in place of [`Finished::stdout`] and the log. When writing fails, as above.
+    pub output: Option<&'a mut (dyn AsyncWrite + Send + Unpin)>,
+}
+
+impl Streams<'_> {
+    /// The same streams for a shorter time.
+    fn reborrow(&mut self) -> Streams<'_> {
+        Streams {
+            input: self.input.as_deref_mut().map(|input| input as _),
+            output: self.output.as_deref_mut().map(|output| output as _),
+        }
+    }
 }
 
 /// How much of a program's standard output is kept in memory.
@@ -76,12 +125,23 @@ pub trait Host: Send + Sync + std::fmt::Debug {
         false
     }
     /// Runs a program to its end. When `cancel` fires, the whole process group gets SIGTERM, then SIGKILL. When the
-    /// runner dies, the process group ends too.
+    /// runner dies or the connection is lost, the process group ends too.
     fn execute<'a>(
         &'a self,
         invocation: &'a Invocation,
         vault: &'a Vault,
         cancel: &'a CancellationToken,
+        on_line: OnLine<'a>,
+    ) -> BoxFuture<'a, Result<Finished, StepError>> {
+        self.stream(invocation, vault, cancel, Streams::default(), on_line)
+    }
+    /// As [`Host::execute`], with streams that are read and written at the pace of the slower side.
+    fn stream<'a>(
+        &'a self,
+        invocation: &'a Invocation,
+        vault: &'a Vault,
+        cancel: &'a CancellationToken,
+        streams: Streams<'a>,
         on_line: OnLine<'a>,
     ) -> BoxFuture<'a, Result<Finished, StepError>>;
     /// A file's state; `None` when there is none. Anything but a regular file is an error.
@@ -94,6 +154,22 @@ pub trait Host: Send + Sync + std::fmt::Debug {
         mode: Option<u32>,
         owner: Option<(u32, u32)>,
     ) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Copies a file from the host into a stream, and says how long it was; `None` when there is none.
+    fn get_file<'a>(
+        &'a self,
+        path: &'a Path,
+        to: &'a mut (dyn AsyncWrite + Send + Unpin),
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<u64>, StepError>>;
+    /// Copies exactly `length` bytes of a stream into a file, as [`Host::write_file`] does.
+    fn put_file<'a>(
+        &'a self,
+        path: &'a Path,
+        from: &'a mut (dyn AsyncRead + Send + Unpin),
+        length: u64,
+        owned: Owned,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<(), StepError>>;
     /// Removes what a runner that died left half-written beside a file. A host whose files cannot be left so does nothing.
     fn clear_unfinished<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
         let _ = path;
@@ -101,6 +177,17 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     }
     /// Removes a file; none there is no error.
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>>;
+    /// A way from here to a port or a socket as the host sees it.
+    fn forward<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, Result<Forward, StepError>>;
+}
+
+/// Whose a file is to be and who may do what with it; what is not given stays, or is the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner's and group's number.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// What to do with a secret instead of writing it into an argument.
@@ -133,8 +220,15 @@ impl Hosts {
     /// The host of this name.
     pub fn get(&self, name: &str) -> Result<Arc<dyn Host>, StepError> {
         self.hosts.get(name).cloned().ok_or_else(|| {
-            StepError::permanent(format!("no host `{name}` can be reached from here"))
-                .help("hosts by SSH come with a later version; `local` works")
+            StepError::permanent(format!("the pipeline has no host `{name}`")).help("list it under `hosts:`, or use `local`")
         })
     }
+}
+
+/// The value of a text at the sink.
+fn reveal(vault: &Vault, text: &Text) -> Result<secrecy::SecretString, StepError> {
+    vault.reveal(text.marked()).map_err(|unknown| {
+        StepError::permanent(format!("the secret `{}` is not at hand", unknown.0))
+            .help("list it under `secrets:` in the pipeline")
+    })
 }

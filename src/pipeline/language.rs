@@ -37,6 +37,7 @@ const fn required(name: &'static str, value: &'static str, schema: &'static str,
 const TEXT: &str = r#"{"type":"string"}"#;
 const ANY: &str = "true";
 const BOOL: &str = r#"{"type":"boolean"}"#;
+const PORT: &str = r#"{"type":["integer","string"],"minimum":1,"maximum":65535}"#;
 const COUNT: &str = r#"{"type":"integer","minimum":1}"#;
 const DURATION: &str = r#"{"type":"string","pattern":"^([0-9.]+ *(us|ms|s|min|m|h|d) *)+$","examples":["90s","2h30m"]}"#;
 
@@ -154,13 +155,32 @@ pub(crate) const HOST: Level = Level {
     name: "host",
     title: "A host",
     doc: "The text `local`, or a mapping.",
-    keys: &[required(
-        "ssh",
-        "text",
-        TEXT,
-        "What one would write behind `ssh`: `user@machine`, or a name from `~/.ssh/config`, whose settings, agent and jump \
-         hosts apply. May read `inputs` and `env`.",
-    )],
+    keys: &[
+        required(
+            "ssh",
+            "text",
+            TEXT,
+            "What one would write behind `ssh`: `user@machine`, or a name from `~/.ssh/config`, whose settings, agent and jump \
+             hosts apply. May read `inputs` and `env`, as all keys of a host may.",
+        ),
+        key("user", "name of a user", TEXT, "The user to log in as. What `ssh` takes unless given."),
+        key("port", "number", PORT, "The port. What `ssh` takes unless given."),
+        key(
+            "identity",
+            "path",
+            TEXT,
+            "A file with the private key, for the machine and its jump hosts. The keys of the agent and of `~/.ssh` unless given.",
+        ),
+        key("config", "path", TEXT, "The configuration to read in place of `~/.ssh/config` and the system's, as `ssh -F` does."),
+        key("jump", "text", TEXT, "The jump hosts, as behind `ssh -J`: `user@bastion:22,next`."),
+        key(
+            "become",
+            "name of a user",
+            TEXT,
+            "The user whom commands run as and files belong to there, by `runuser` when root logs in and by `sudo -n` \
+             otherwise. The user who logs in unless given.",
+        ),
+    ],
 };
 
 /// `defaults`.

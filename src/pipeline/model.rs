@@ -81,8 +81,8 @@ pub enum SecretSpec {
 pub enum HostSpec {
     /// This machine.
     Local,
-    /// A machine by SSH: what a person writes behind `ssh`. May hold templates over `inputs` and `env`.
-    Ssh(String),
+    /// A machine by SSH: its keys as they are written. May hold templates over `inputs` and `env`.
+    Ssh(Map<String, Value>),
 }
 
 /// What holds for every step that does not say otherwise.

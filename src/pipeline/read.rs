@@ -225,7 +225,7 @@ impl Reader<'_> {
             });
         }
         self.level(node, &language::HOST, &format!("the host `{name}`"), at)?;
-        node.get("ssh").filter(|node| !is_null(node)).and_then(|node| self.text(node, "ssh")).map(HostSpec::Ssh)
+        self.plain(node, &language::HOST).filter(|keys| keys.contains_key("ssh")).map(HostSpec::Ssh)
     }
 
     fn store(&mut self, node: &Node, name: &str, at: Span) -> Option<Map<String, Value>> {

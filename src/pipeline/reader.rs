@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::code::Code;
 use super::document::{Data, Key, Node};
@@ -101,6 +101,18 @@ impl Reader<'_> {
                     .maybe_help(help),
             );
         }
+    }
+
+    /// The keys of a mapping whose values are all text or numbers.
+    pub fn plain(&mut self, node: &Node, level: &Level) -> Option<Map<String, Value>> {
+        let mut keys = Map::new();
+        for key in level.keys {
+            let Some(value) = node.get(key.name).filter(|value| !is_null(value)) else { continue };
+            let is_number = key.value == "number" && matches!(value.data, Data::Scalar(Value::Number(_)));
+            let read = if is_number { Some(value.to_value()) } else { self.text(value, key.name).map(Value::from) };
+            keys.insert(key.name.to_owned(), read?);
+        }
+        Some(keys)
     }
 
     pub fn text(&mut self, node: &Node, what: &str) -> Option<String> {

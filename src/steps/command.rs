@@ -149,7 +149,7 @@ impl Command {
             ("FERRY_KEY".to_owned(), Text::new(ctx.idempotence_key())),
         ]);
         env.extend(self.env.iter().map(|(name, Scalar(value))| (name.clone(), value.clone())));
-        let invocation = Invocation { argv: line.argv(), env, workdir, stdin };
+        let invocation = Invocation { argv: line.argv(), env, workdir, stdin, run_as: None };
         let on_line = |is_stderr: bool, line: &str| {
             ctx.signals.log(if is_stderr { LogStream::Stderr } else { LogStream::Stdout }, line);
         };

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use ferry::clock::SystemClock;
 use ferry::error::StepError;
-use ferry::hosts::{self, FileState, Finished, Host, Hosts, Invocation, OnLine};
+use ferry::hosts::{self, Endpoint, FileState, Finished, Forward, Host, Hosts, Invocation, OnLine, Owned, Streams};
 use ferry::secret::{Text, Vault};
 use ferry::steps::{Attempt, Depth, LogStream, Progress, Signals, StepContext};
 use ferry::stores::Stores;
@@ -24,6 +24,7 @@ use hyper::{Method, Request, Response};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -98,14 +99,15 @@ impl Host for WatchedHost {
         true
     }
 
-    fn execute<'a>(
+    fn stream<'a>(
         &'a self,
         invocation: &'a Invocation,
         vault: &'a Vault,
         cancel: &'a CancellationToken,
+        streams: Streams<'a>,
         on_line: OnLine<'a>,
     ) -> BoxFuture<'a, Result<Finished, StepError>> {
-        self.border.pass(self.host.execute(invocation, vault, cancel, on_line)).boxed()
+        self.border.pass(self.host.stream(invocation, vault, cancel, streams, on_line)).boxed()
     }
 
     fn read_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Option<FileState>, StepError>> {
@@ -122,8 +124,32 @@ impl Host for WatchedHost {
         self.border.pass(self.host.write_file(path, content, mode, owner)).boxed()
     }
 
+    fn get_file<'a>(
+        &'a self,
+        path: &'a Path,
+        to: &'a mut (dyn AsyncWrite + Send + Unpin),
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<u64>, StepError>> {
+        self.border.pass(self.host.get_file(path, to, cancel)).boxed()
+    }
+
+    fn put_file<'a>(
+        &'a self,
+        path: &'a Path,
+        from: &'a mut (dyn AsyncRead + Send + Unpin),
+        length: u64,
+        owned: Owned,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        self.border.pass(self.host.put_file(path, from, length, owned, cancel)).boxed()
+    }
+
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
         self.border.pass(self.host.remove_file(path)).boxed()
+    }
+
+    fn forward<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, Result<Forward, StepError>> {
+        self.border.pass(self.host.forward(to)).boxed()
     }
 }
 

@@ -15,6 +15,18 @@ const NEW_FILE: u32 = 0o644;
 
 pub(super) fn read(path: &Path) -> Result<Option<FileState>, StepError> {
     let doing = || format!("cannot read `{}`", path.display());
+    let Some((path, metadata)) = look(path, &doing)? else { return Ok(None) };
+    let content = fs::read(&path).map_err(|error| failed(doing(), error))?;
+    Ok(Some(FileState {
+        content: base64::engine::general_purpose::STANDARD.encode(content),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+    }))
+}
+
+/// A file and what is known of it; nothing when there is none.
+fn look(path: &Path, doing: &dyn Fn() -> String) -> Result<Option<(PathBuf, fs::Metadata)>, StepError> {
     let Some(path) = resolve(path)? else { return Ok(None) };
     let metadata = match fs::metadata(&path) {
         Ok(metadata) => metadata,
@@ -25,16 +37,33 @@ pub(super) fn read(path: &Path) -> Result<Option<FileState>, StepError> {
         return Err(StepError::permanent(format!("{}: it is not a regular file", doing()))
             .help("name a file; directories, sockets and devices are left alone"));
     }
-    let content = fs::read(&path).map_err(|error| failed(doing(), error))?;
-    Ok(Some(FileState {
-        content: base64::engine::general_purpose::STANDARD.encode(content),
-        mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-    }))
+    Ok(Some((path, metadata)))
+}
+
+/// A file to be read; nothing when there is none.
+pub(super) fn open(path: &Path) -> Result<Option<File>, StepError> {
+    let doing = || format!("cannot read `{}`", path.display());
+    let Some((path, _)) = look(path, &doing)? else { return Ok(None) };
+    File::open(path).map(Some).map_err(|error| failed(doing(), error))
 }
 
 pub(super) fn write(path: &Path, content: &[u8], mode: Option<u32>, owner: Option<(u32, u32)>) -> Result<(), StepError> {
+    let mut new = begin(path, mode, owner)?;
+    new.file.write_all(content).map_err(|error| new.failed(error))?;
+    new.finish()
+}
+
+/// A file that is being written beside its place.
+pub(super) struct New {
+    path: PathBuf,
+    file: File,
+    temporary: Temporary,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+}
+
+/// Begins a file: what is written to it is seen by nobody before [`New::finish`].
+pub(super) fn begin(path: &Path, mode: Option<u32>, owner: Option<(u32, u32)>) -> Result<New, StepError> {
     let doing = || format!("cannot write `{}`", path.display());
     // A rename would replace a symbolic link by a file: what it points at is what is written.
     let path = resolve(path)?.unwrap_or_else(|| path.to_owned());
@@ -46,23 +75,37 @@ pub(super) fn write(path: &Path, content: &[u8], mode: Option<u32>, owner: Optio
     };
     let owner = owner.or_else(|| old.as_ref().map(|old| (old.uid(), old.gid())));
     let mode = mode.or_else(|| old.as_ref().map(|old| old.mode() & 0o7777)).unwrap_or(NEW_FILE);
-    let folder = folder_of(&path);
-    let (mut file, mut temporary) = create(folder, &path).map_err(|error| failed(doing(), error))?;
-    let written = (|| {
-        file.write_all(content)?;
-        let mine = file.metadata()?;
-        if let Some((uid, gid)) = owner.filter(|owner| *owner != (mine.uid(), mine.gid())) {
-            fchown(&file, Some(uid), Some(gid))?;
-        }
-        // After the owner: a change of owner takes the set-user bits away.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary.path, &path)?;
-        temporary.is_done = true;
-        // Dying before this line may show the old file again after a power loss, never half of the new one.
-        File::open(folder)?.sync_all()
-    })();
-    written.map_err(|error| failed(doing(), error))
+    let (file, temporary) = create(folder_of(&path), &path).map_err(|error| failed(doing(), error))?;
+    Ok(New { path, file, temporary, mode, owner })
+}
+
+impl New {
+    /// Where to write.
+    pub(super) fn file(&self) -> Result<File, StepError> {
+        self.file.try_clone().map_err(|error| self.failed(error))
+    }
+
+    /// Puts the file into its place, durably.
+    pub(super) fn finish(mut self) -> Result<(), StepError> {
+        let finished = (|| {
+            let mine = self.file.metadata()?;
+            if let Some((uid, gid)) = self.owner.filter(|owner| *owner != (mine.uid(), mine.gid())) {
+                fchown(&self.file, Some(uid), Some(gid))?;
+            }
+            // After the owner: a change of owner takes the set-user bits away.
+            self.file.set_permissions(fs::Permissions::from_mode(self.mode))?;
+            self.file.sync_all()?;
+            fs::rename(&self.temporary.path, &self.path)?;
+            self.temporary.is_done = true;
+            // Dying before this line may show the old file again after a power loss, never half of the new one.
+            File::open(folder_of(&self.path))?.sync_all()
+        })();
+        finished.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> StepError {
+        failed(format!("cannot write `{}`", self.path.display()), error)
+    }
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), StepError> {
@@ -151,7 +194,7 @@ fn shortened(name: &str) -> &str {
     &name[..end]
 }
 
-fn failed(doing: String, error: io::Error) -> StepError {
+pub(super) fn failed(doing: String, error: io::Error) -> StepError {
     let step = match error.kind() {
         ErrorKind::NotFound => {
             StepError::permanent(format!("{doing}: its folder does not exist")).help("create the folder first")

@@ -4,8 +4,6 @@
 //! cancel or ferry itself, a file that is seen half written.
 
 mod files;
-mod lifeline;
-mod lines;
 mod process;
 
 use std::path::Path;
@@ -13,9 +11,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::{FileState, Finished, Host, Invocation, OnLine};
+use super::{Endpoint, FileState, Finished, Forward, Host, Invocation, OnLine, Owned, Streams};
 use crate::error::StepError;
 use crate::secret::Vault;
 
@@ -58,14 +57,15 @@ impl Host for LocalHost {
         true
     }
 
-    fn execute<'a>(
+    fn stream<'a>(
         &'a self,
         invocation: &'a Invocation,
         vault: &'a Vault,
         cancel: &'a CancellationToken,
+        streams: Streams<'a>,
         on_line: OnLine<'a>,
     ) -> BoxFuture<'a, Result<Finished, StepError>> {
-        process::execute(invocation, vault, cancel, self.grace, on_line).boxed()
+        process::execute(invocation, vault, cancel, self.grace, streams, on_line).boxed()
     }
 
     fn read_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Option<FileState>, StepError>> {
@@ -84,6 +84,48 @@ impl Host for LocalHost {
         blocking(move || files::write(&path, &content, mode, owner)).boxed()
     }
 
+    fn get_file<'a>(
+        &'a self,
+        path: &'a Path,
+        to: &'a mut (dyn AsyncWrite + Send + Unpin),
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<u64>, StepError>> {
+        async move {
+            let path = path.to_owned();
+            let Some(file) = blocking(move || files::open(&path)).await? else { return Ok(None) };
+            let mut file = tokio::fs::File::from_std(file);
+            let copied = copy(&mut file, to, cancel).await?;
+            Ok(Some(copied))
+        }
+        .boxed()
+    }
+
+    fn put_file<'a>(
+        &'a self,
+        path: &'a Path,
+        from: &'a mut (dyn AsyncRead + Send + Unpin),
+        length: u64,
+        owned: Owned,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        async move {
+            let target = path.to_owned();
+            let new = blocking(move || files::begin(&target, owned.mode, owned.owner)).await?;
+            let mut file = tokio::fs::File::from_std(new.file()?);
+            let mut limited = from.take(length);
+            let copied = copy(&mut limited, &mut file, cancel).await?;
+            if copied != length {
+                return Err(StepError::transient(format!(
+                    "`{}` did not arrive whole: {copied} of {length} bytes",
+                    path.display()
+                ))
+                .help("nothing was changed; it is tried again as `retry` says"));
+            }
+            blocking(move || new.finish()).await
+        }
+        .boxed()
+    }
+
     fn clear_unfinished<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
         let path = path.to_owned();
         blocking(move || files::clear_unfinished(&path)).boxed()
@@ -92,6 +134,28 @@ impl Host for LocalHost {
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
         let path = path.to_owned();
         blocking(move || files::remove(&path)).boxed()
+    }
+
+    fn forward<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, Result<Forward, StepError>> {
+        async { Ok(Forward::direct(to)) }.boxed()
+    }
+}
+
+/// Copies until the end, or until it is told to stop.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin + ?Sized),
+    to: &mut (impl AsyncWrite + Unpin + ?Sized),
+    cancel: &CancellationToken,
+) -> Result<u64, StepError> {
+    use tokio::io::AsyncWriteExt as _;
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(StepError::transient("stopped on request")),
+        copied = async {
+            let copied = tokio::io::copy(from, to).await?;
+            to.flush().await?;
+            Ok(copied)
+        } => copied.map_err(|error| files::failed("cannot copy a file".to_owned(), error)),
     }
 }
 

@@ -5,17 +5,18 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use secrecy::ExposeSecret as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lifeline::Lifeline;
-use super::lines::{Lines, Tail};
 use crate::error::StepError;
-use crate::hosts::{Finished, Invocation, OnLine, STDOUT_KEPT, secret_argument};
-use crate::secret::{Text, Vault, is_marked};
+use crate::hosts::frame::{Frame, Part};
+use crate::hosts::lifeline::Lifeline;
+use crate::hosts::output::{PIECE, Stderr, Stdin, Stdout, piece};
+use crate::hosts::script::{BOOTSTRAP, become_program, become_user, is_user, refused as refused_there};
+use crate::hosts::{Finished, Invocation, OnLine, Streams, reveal, secret_argument};
+use crate::secret::{Vault, is_marked};
 
 /// How long the outputs may stay open after the program has ended: what it left in the background may hold them.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -28,29 +29,43 @@ pub(super) async fn execute(
     vault: &Vault,
     cancel: &CancellationToken,
     grace: Duration,
+    mut streams: Streams<'_>,
     on_line: OnLine<'_>,
 ) -> Result<Finished, StepError> {
+    let streams = streams.reborrow();
     if cancel.is_cancelled() {
         return Err(StepError::transient("stopped on request"));
     }
+    let input = match (streams.input, &invocation.stdin) {
+        (Some(input), _) => Stdin::Stream(input),
+        (None, Some(text)) => Stdin::Text(reveal(vault, text)?),
+        (None, None) => Stdin::Nothing,
+    };
+    let other = Other::of(invocation, vault)?;
     let lifeline = Lifeline::hold()?;
     // Whatever goes wrong from here on, dropping the lifeline ends the group.
-    let mut child = spawn(invocation, vault, lifeline.group())?;
-    let mut output = Output::new(vault, on_line);
-    let (status, was_asked) = attend(&mut child, invocation, vault, &lifeline, cancel, grace, &mut output).await?;
+    let has_input = !matches!(input, Stdin::Nothing);
+    let mut child = match &other {
+        None => spawn(invocation, vault, lifeline.group(), has_input)?,
+        Some(other) => other.spawn(lifeline.group())?,
+    };
+    let mut out = Stdout::new(streams.output, vault, on_line);
+    let mut err =
+        Said { to: Stderr::new(vault, on_line), other: other.as_ref().map(|other| Frame::new(&other.nonce)), marks: Vec::new() };
+    let head = other.as_ref().map(|other| other.head.expose_secret().as_bytes());
+    let (status, was_asked) = attend(&mut child, head, input, &lifeline, cancel, grace, &mut out, &mut err).await?;
     lifeline.release().await;
-    Ok(Finished {
-        code: status.code(),
-        signal: status.signal(),
-        was_asked,
-        stdout_cut: output.stdout_cut,
-        stdout: output.stdout,
-        stderr_tail: output.tail.text(),
-    })
+    err.to.finish();
+    out.finish().await?;
+    if let Some(other) = &other {
+        other.has_become(invocation, &err, was_asked)?;
+    }
+    let (stdout, stdout_cut) = out.kept();
+    Ok(Finished { code: status.code(), signal: status.signal(), was_asked, stdout, stdout_cut, stderr_tail: err.to.tail() })
 }
 
 /// Starts the program in the guardian's group, its three streams in pipes.
-fn spawn(invocation: &Invocation, vault: &Vault, group: i32) -> Result<Child, StepError> {
+fn spawn(invocation: &Invocation, vault: &Vault, group: i32, has_input: bool) -> Result<Child, StepError> {
     let (program, arguments) =
         invocation.argv.split_first().ok_or_else(|| StepError::permanent("a command needs a program to run"))?;
     let public = invocation.argv.iter().map(String::as_str).chain(invocation.workdir.as_deref());
@@ -59,7 +74,7 @@ fn spawn(invocation: &Invocation, vault: &Vault, group: i32) -> Result<Child, St
     }
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(group);
-    command.stdin(if invocation.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
     if let Some(workdir) = &invocation.workdir {
         command.current_dir(workdir);
     }
@@ -67,13 +82,6 @@ fn spawn(invocation: &Invocation, vault: &Vault, group: i32) -> Result<Child, St
         command.env(name, reveal(vault, value)?.expose_secret());
     }
     command.spawn().map_err(|error| refused(program, invocation.workdir.as_deref(), error))
-}
-
-fn reveal(vault: &Vault, text: &Text) -> Result<secrecy::SecretString, StepError> {
-    vault.reveal(text.marked()).map_err(|unknown| {
-        StepError::permanent(format!("the secret `{}` is not at hand", unknown.0))
-            .help("list it under `secrets:` in the pipeline")
-    })
 }
 
 /// Why a program could not be started. The system says "not found" for three things.
@@ -98,75 +106,121 @@ fn refused(program: &str, workdir: Option<&str>, error: std::io::Error) -> StepE
     .cause(error)
 }
 
-/// What a program has written so far.
-struct Output<'a> {
-    stdout: Vec<u8>,
-    stdout_cut: bool,
-    tail: Tail<'a>,
-    lines: [Lines<'a>; 2],
-    on_line: OnLine<'a>,
+/// A program that runs as another user: a shell becomes the user, and then the program.
+struct Other {
+    user: String,
+    nonce: String,
+    head: SecretString,
 }
 
-impl<'a> Output<'a> {
-    fn new(vault: &'a Vault, on_line: OnLine<'a>) -> Self {
-        let lines = [Lines::new(vault), Lines::new(vault)];
-        Self { stdout: Vec::new(), stdout_cut: false, tail: Tail::new(vault), lines, on_line }
+impl Other {
+    fn of(invocation: &Invocation, vault: &Vault) -> Result<Option<Self>, StepError> {
+        let Some(user) = invocation.run_as.clone() else { return Ok(None) };
+        if !is_user(&user) {
+            return Err(StepError::permanent(format!("`{user}` is no name of a user")).help("correct the name"));
+        }
+        // Nobody else could end what runs as another user.
+        if !rustix::process::geteuid().is_root() {
+            return Err(StepError::needs_person(format!("only root may run a command as `{user}` on this machine"))
+                .help("run ferry as root, or list this machine as a host by SSH"));
+        }
+        let nonce = format!("{:032x}", rand::random::<u128>());
+        let head = become_program(invocation, Some(&user), &nonce, vault)?;
+        Ok(Some(Self { user, nonce, head }))
     }
 
-    fn take(&mut self, is_stderr: bool, piece: &[u8]) {
-        if is_stderr {
-            self.tail.push(piece);
-        } else {
-            let room = STDOUT_KEPT - self.stdout.len();
-            self.stdout.extend_from_slice(&piece[..piece.len().min(room)]);
-            self.stdout_cut |= piece.len() > room;
-        }
-        self.lines[usize::from(is_stderr)].push(piece, |line| (self.on_line)(is_stderr, line));
+    fn spawn(&self, group: i32) -> Result<Child, StepError> {
+        let prefix = become_user(&self.user, 0);
+        let mut words = prefix.split(' ');
+        let program = words.next().unwrap_or_default();
+        let mut command = Command::new(program);
+        command.args(words).args(["sh", "-c", BOOTSTRAP]).process_group(group);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|error| refused(program, None, error))
     }
 
-    fn finish(&mut self) {
-        for is_stderr in [false, true] {
-            self.lines[usize::from(is_stderr)].finish(|line| (self.on_line)(is_stderr, line));
+    /// Whether the program came to its turn.
+    fn has_become(&self, invocation: &Invocation, said: &Said<'_>, was_asked: bool) -> Result<(), StepError> {
+        if let Some(missing) = said.marks.iter().find_map(|mark| mark.strip_prefix("- ")) {
+            return Err(refused_there(invocation, missing));
         }
+        if was_asked || said.marks.iter().any(|mark| mark.starts_with('+')) {
+            return Ok(());
+        }
+        let tail = said.to.tail();
+        let last = tail.lines().next_back().unwrap_or_default().to_owned();
+        Err(StepError::needs_person(format!("a command cannot run as `{}` on this machine: {last}", self.user))
+            .help("create the user, or correct the name")
+            .cause(tail))
+    }
+}
+
+/// What is written to standard error, and the marks in it of a program that runs as another user.
+struct Said<'a> {
+    to: Stderr<'a>,
+    other: Option<Frame>,
+    marks: Vec<String>,
+}
+
+impl Said<'_> {
+    fn take(&mut self, piece: &[u8]) {
+        let Some(frame) = &mut self.other else { return self.to.take(piece) };
+        let _ = frame.push(piece, |part| {
+            match part {
+                Part::Mark(mark) => self.marks.push(mark),
+                Part::Bytes(bytes) => self.to.take(bytes),
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
     }
 }
 
 /// Feeds the program, takes what it writes and sees it to its end.
+#[expect(clippy::too_many_arguments, reason = "a program, its three streams and what may end it")]
 async fn attend(
     child: &mut Child,
-    invocation: &Invocation,
-    vault: &Vault,
+    head: Option<&[u8]>,
+    input: Stdin<'_>,
     lifeline: &Lifeline,
     cancel: &CancellationToken,
     grace: Duration,
-    output: &mut Output<'_>,
+    out: &mut Stdout<'_>,
+    err: &mut Said<'_>,
 ) -> Result<(ExitStatus, bool), StepError> {
     let stdin = child.stdin.take();
-    let input = invocation.stdin.as_ref().map(|text| reveal(vault, text)).transpose()?;
     let feed = async move {
-        // A program that does not read to the end is its own business: a broken pipe is no error.
-        if let (Some(mut pipe), Some(text)) = (stdin, input) {
-            let _ = pipe.write_all(text.expose_secret().as_bytes()).await;
+        match stdin {
+            Some(pipe) => input.feed(head, pipe).await,
+            None => Ok(()),
         }
     };
-    tokio::pin!(feed);
-    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let (mut out, mut err) = (vec![0; 16 << 10], vec![0; 16 << 10]);
+    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        unreachable!("both were asked for")
+    };
+    let reading = async {
+        let mut buffer = vec![0; PIECE];
+        while let Some(read) = piece(&mut stdout, &mut buffer).await {
+            out.take(&buffer[..read]).await?;
+        }
+        Ok::<(), StepError>(())
+    };
+    let hearing = async {
+        let mut buffer = vec![0; PIECE];
+        while let Some(read) = piece(&mut stderr, &mut buffer).await {
+            err.take(&buffer[..read]);
+        }
+    };
+    tokio::pin!(feed, reading, hearing);
     let (mut status, mut was_asked) = (None, false);
-    let (mut is_fed, mut is_asked, mut is_killed) = (false, false, false);
+    let (mut is_given, mut is_out, mut is_err) = (false, false, false);
+    let (mut is_asked, mut is_killed) = (false, false);
     let mut limit: Option<Instant> = None;
 
-    while status.is_none() || stdout.is_some() || stderr.is_some() {
+    while status.is_none() || !is_out || !is_err {
         tokio::select! {
-            read = piece(&mut stdout, &mut out), if stdout.is_some() => match read {
-                Some(read) => output.take(false, &out[..read]),
-                None => stdout = None,
-            },
-            read = piece(&mut stderr, &mut err), if stderr.is_some() => match read {
-                Some(read) => output.take(true, &err[..read]),
-                None => stderr = None,
-            },
-            () = &mut feed, if !is_fed => is_fed = true,
+            taken = &mut reading, if !is_out => { taken?; is_out = true; }
+            () = &mut hearing, if !is_err => is_err = true,
+            given = &mut feed, if !is_given => { given?; is_given = true; }
             ended = child.wait(), if status.is_none() => {
                 status = Some(ended.map_err(|error| StepError::permanent("cannot learn how a command ended").cause(error))?);
                 if !is_asked {
@@ -195,14 +249,8 @@ async fn attend(
         // What ignored the SIGTERM and closed its outputs has had its time as well.
         lifeline.signal(Signal::KILL);
     }
-    output.finish();
     status.map(|status| (status, was_asked)).ok_or_else(|| {
         StepError::needs_person("a command did not end after SIGKILL: it hangs in the kernel")
             .help("look at it with `ps`; a dead network mount is the usual cause")
     })
-}
-
-/// The next bytes of a stream; nothing at its end. A read error is the end: the program is gone.
-async fn piece(stream: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> Option<usize> {
-    stream.as_mut()?.read(buffer).await.ok().filter(|read| *read > 0)
 }

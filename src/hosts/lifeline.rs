@@ -5,6 +5,7 @@
 //! end only ferry holds (close-on-exec: no child inherits it). A line means that the program is over; the end of the
 //! pipe means that ferry died, however it died, and the group is killed.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -15,10 +16,12 @@ use crate::error::StepError;
 
 /// The guardian has to outlive the SIGTERM that a cancel sends to its group: the grace period is not over then.
 /// `kill` is a shell's own: nothing has to be found or forked when it counts.
-const GUARD: &str = "trap '' TERM INT HUP QUIT USR1 USR2 PIPE; read -r over || kill -KILL 0";
+/// A folder that belongs to the group goes with it.
+const GUARD: &str =
+    "trap '' TERM INT HUP QUIT USR1 USR2 PIPE; read -r over || { [ -z \"$1\" ] || rm -rf -- \"$1\"; kill -KILL 0; }";
 
 /// A process group that ends with ferry. Dropping it without [`Lifeline::release`] ends the group too.
-pub(super) struct Lifeline {
+pub(in crate::hosts) struct Lifeline {
     guardian: Child,
     line: Option<ChildStdin>,
     group: Pid,
@@ -26,7 +29,12 @@ pub(super) struct Lifeline {
 
 impl Lifeline {
     /// Starts a guardian in a new process group.
-    pub(super) fn hold() -> Result<Self, StepError> {
+    pub(in crate::hosts) fn hold() -> Result<Self, StepError> {
+        Self::hold_with(None)
+    }
+
+    /// The same for a group that has a folder, which is removed with it.
+    pub(in crate::hosts) fn hold_with(folder: Option<&Path>) -> Result<Self, StepError> {
         let failed = |error: std::io::Error| {
             StepError::transient("cannot start the guardian of a command")
                 .cause(error)
@@ -34,6 +42,7 @@ impl Lifeline {
         };
         let mut guardian = Command::new("/bin/sh")
             .args(["-c", GUARD, "ferry-lifeline"])
+            .args(folder)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -49,18 +58,18 @@ impl Lifeline {
     }
 
     /// The number of the group that the program is to join.
-    pub(super) fn group(&self) -> i32 {
+    pub(in crate::hosts) fn group(&self) -> i32 {
         self.group.as_raw_nonzero().get()
     }
 
     /// Sends a signal to every process of the group. The guardian is not reaped before `release`, so the number is
     /// ours; a group that is already gone is what the caller wanted.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(in crate::hosts) fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.group, signal);
     }
 
     /// Lets the guardian go: what the program left in the background on purpose stays.
-    pub(super) async fn release(mut self) {
+    pub(in crate::hosts) async fn release(mut self) {
         if let Some(mut line) = self.line.take() {
             // An error means that the guardian was killed with its group.
             let _ = line.write_all(b"over\n").await;

@@ -11,18 +11,18 @@ const LONGEST_LINE: usize = 64 << 10;
 const TAIL: usize = 4 << 10;
 
 /// Bytes of an output that wait for the end of their line.
-pub(super) struct Lines<'a> {
+pub(in crate::hosts) struct Lines<'a> {
     waiting: Vec<u8>,
     vault: &'a Vault,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(vault: &'a Vault) -> Self {
+    pub(in crate::hosts) fn new(vault: &'a Vault) -> Self {
         Self { waiting: Vec::new(), vault }
     }
 
     /// Takes bytes in and gives every line that they complete.
-    pub(super) fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
+    pub(in crate::hosts) fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
         let searched = self.waiting.len();
         self.waiting.extend_from_slice(bytes);
         let mut start = 0;
@@ -42,7 +42,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Gives what was not ended by a line end.
-    pub(super) fn finish(&mut self, mut line: impl FnMut(&str)) {
+    pub(in crate::hosts) fn finish(&mut self, mut line: impl FnMut(&str)) {
         if !self.waiting.is_empty() {
             line(&text(&std::mem::take(&mut self.waiting)));
         }
@@ -73,7 +73,7 @@ fn whole_character(bytes: &[u8], place: usize) -> usize {
 }
 
 /// The end of an output, masked, for messages.
-pub(super) struct Tail<'a> {
+pub(in crate::hosts) struct Tail<'a> {
     kept: Vec<u8>,
     is_cut: bool,
     vault: &'a Vault,
@@ -82,11 +82,11 @@ pub(super) struct Tail<'a> {
 }
 
 impl<'a> Tail<'a> {
-    pub(super) fn new(vault: &'a Vault) -> Self {
+    pub(in crate::hosts) fn new(vault: &'a Vault) -> Self {
         Self { kept: Vec::new(), is_cut: false, vault, doubtful: vault.longest_form() }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(in crate::hosts) fn push(&mut self, bytes: &[u8]) {
         self.kept.extend_from_slice(bytes);
         let over = self.kept.len().saturating_sub(TAIL + 2 * self.doubtful);
         self.is_cut |= over > 0;
@@ -94,7 +94,7 @@ impl<'a> Tail<'a> {
     }
 
     /// The text, without its first bytes if they may be the end of a secret that is no longer whole.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::hosts) fn text(&self) -> String {
         let start = if self.is_cut {
             let first = whole_character(&self.kept, self.kept.len().min(self.doubtful + 3));
             around(&self.vault.spans(&self.kept), first).map_or(first, |secret| secret.end)
