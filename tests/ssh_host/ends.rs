@@ -120,3 +120,22 @@ async fn a_connection_that_was_killed_is_made_anew() {
     assert_eq!(says(&host, "echo again").await, "again");
     until("nothing stays behind", || machine.says("ls -d /tmp/ferry-* | wc -l") == "1").await;
 }
+
+#[tokio::test]
+async fn a_cancel_at_any_moment_leaves_nothing_behind() {
+    let lab = Lab::new(&["alpha"]);
+    let host = lab.ssh("ada", "alpha");
+    assert_eq!(says(&host, "echo connected").await, "connected");
+    for delay in 0..25 {
+        let (vault, cancel) = (Vault::default(), CancellationToken::new());
+        let invocation = Invocation::shell("trap 'exit 7' TERM; sleep 4711 & sleep 4712 & wait");
+        let running = host.execute(&invocation, &vault, &cancel, &|_, _| {});
+        let (finished, ()) = tokio::join!(running, async {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            cancel.cancel();
+        });
+        // Before it began it is no more than a refusal.
+        assert!(finished.map_or_else(|error| error.message == "stopped on request", |finished| finished.was_asked), "{delay}");
+    }
+    until("all are gone", || lab.host("alpha").running("sleep 471") == 0).await;
+}
