@@ -6,6 +6,10 @@ mod any_to_any;
 mod apart;
 #[path = "object/inside.rs"]
 mod inside;
+#[path = "object/kept.rs"]
+mod kept;
+#[path = "parts/memory.rs"]
+mod memory;
 #[path = "object/modes.rs"]
 mod modes;
 #[path = "object/names.rs"]

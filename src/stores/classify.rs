@@ -73,6 +73,24 @@ fn by_code(said: &str, status: Option<u64>) -> Option<Verdict> {
             "another program's upload of this name is unfinished there",
             "write the blob once with that program, or wait: what is unfinished expires after seven days",
         )
+    } else if has("InvalidStorageClass") {
+        (
+            ErrorClass::Permanent,
+            "the store has no such storage class",
+            "say where objects of that class go: `storage_class: { CLASS: default }`",
+        )
+    } else if has("MetadataTooLarge") {
+        (
+            ErrorClass::Permanent,
+            "the object has more metadata than the store takes",
+            "S3 takes 2 KiB, Azure 8 KiB: make it less at the source, or leave the object out with `exclude`",
+        )
+    } else if has("InvalidTag") {
+        (
+            ErrorClass::Permanent,
+            "the store does not take a tag of the object",
+            "change it at the source, or carry no tags: `tags: false`",
+        )
     } else if has("InvalidMetadata") {
         (
             ErrorClass::Permanent,

@@ -387,6 +387,25 @@ impl Store {
         }
     }
 
+    /// Sets the time of a file in a directory. Other stores have none of their own.
+    pub async fn set_modified(&self, key: &str, time: jiff::Timestamp) -> Result<(), std::io::Error> {
+        if &*self.scheme != "fs" {
+            return Ok(());
+        }
+        let path = self.path(key).map_err(std::io::Error::other)?;
+        tokio::task::spawn_blocking(move || {
+            use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+            // Nanoseconds count from the second before, in times before 1970 too.
+            let nanos = i64::from(time.subsec_nanosecond());
+            let last_modification =
+                Timespec { tv_sec: time.as_second() + nanos.div_euclid(1_000_000_000), tv_nsec: nanos.rem_euclid(1_000_000_000) };
+            let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification };
+            Ok(utimensat(CWD, format!("/{path}"), &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        })
+        .await
+        .map_err(std::io::Error::other)?
+    }
+
     /// Removes an object; none there is no error.
     pub async fn remove(&self, key: &str) -> Result<(), StepError> {
         if let Some(bucket) = &self.bucket {

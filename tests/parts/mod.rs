@@ -119,6 +119,25 @@ pub fn rclone() -> Option<PathBuf> {
     if program.exists() { Some(program) } else { missing("rclone") }
 }
 
+/// What rclone says when it is asked like this, with no configuration but what its arguments hold.
+pub fn ask_rclone(args: &[&str]) -> Option<String> {
+    let said = Command::new(rclone()?).env("RCLONE_CONFIG", "/dev/null").args(args).output().expect("rclone runs");
+    assert!(said.status.success(), "{args:?}: {}", String::from_utf8_lossy(&said.stderr));
+    Some(String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+/// The bucket `box` of an S3 server, as rclone is told of it.
+pub fn rclone_s3(port: u16, keys: Keys) -> String {
+    let (id, secret) = (keys.id, keys.secret);
+    format!(":s3,provider=Other,access_key_id={id},secret_access_key={secret},endpoint='http://127.0.0.1:{port}':box/")
+}
+
+/// The container `box` of azurite, as rclone is told of it.
+pub fn rclone_azure(server: &Server) -> String {
+    let endpoint = format!("http://127.0.0.1:{}/{AZURE_ACCOUNT}", server.port);
+    format!(":azureblob,account={AZURE_ACCOUNT},key='{AZURE_KEY}',endpoint='{endpoint}':box/")
+}
+
 /// An S3 server with one bucket `box`.
 pub fn s3(keys: Keys) -> Option<Server> {
     let program = rclone()?;

@@ -52,6 +52,9 @@ pub struct Serve {
     /// Keep sizes and ETags of uploads, and not their bytes
     #[arg(long)]
     drain: bool,
+    /// Go on when standard input ends: the server is a thread of its client
+    #[arg(long)]
+    forever: bool,
     /// How many threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -85,7 +88,7 @@ pub fn run(serve: &Serve) -> std::io::Result<()> {
         tokio::select! {
             () = accept(listener, &service, latency, rate) => {}
             // Whoever started it is gone.
-            () = end_of_input() => {}
+            () = end_of_input(), if !serve.forever => {}
         }
         Ok(())
     })

@@ -161,7 +161,7 @@ impl ObjectCompare {
                                 Answer::Same => None,
                                 Answer::Different if listed.facts.size != there.facts.size => different(What::Size),
                                 Answer::Different => different(What::Content),
-                                Answer::Read => {
+                                Answer::Read | Answer::Ask => {
                                     output.read += 1;
                                     let key = pair.key.clone();
                                     let bytes_read = &bytes_read;

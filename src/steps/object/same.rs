@@ -22,10 +22,11 @@ pub enum Rule {
     Size,
     /// The MD5 that both stores list; where one has none, they count as different.
     Etag,
-    /// The target is not older than the source. Of a file in a directory the time of its last change of any kind counts
+    /// The target is not older than the source, or has its time. Of a file in a directory the time of its last change of any kind counts
     /// too, so that one which was restored, unpacked or renamed with an old time is new. Not seen are another content
     /// of the same size with an old time on SFTP and WebDAV, a whole folder that was moved into place, and what differs
-    /// by less than the two machines' clocks.
+    /// by less than the two machines' clocks. A file that has the time which its object tells for files is the same, if it
+    /// was made later than the object: each such object is asked for that time.
     Mtime,
     /// The SHA-256 of both contents: reads every object of equal size twice.
     Checksum,
@@ -40,6 +41,9 @@ pub enum Answer {
     Different,
     /// Both contents have to be read.
     Read,
+    /// The target is a file that was made later than the source and has an older time: the one that the object tells for
+    /// files, or not. The source has to be asked for that.
+    Ask,
 }
 
 /// Many stores tell whole seconds only; then seconds are compared.
@@ -49,6 +53,12 @@ fn is_not_older(target: jiff::Timestamp, source: jiff::Timestamp) -> bool {
     } else {
         target >= source
     }
+}
+
+/// Whether a file has this time; file systems and protocols cut it to microseconds, milliseconds or seconds.
+pub fn is_at(file: jiff::Timestamp, time: jiff::Timestamp) -> bool {
+    let (file, time) = (file.as_nanosecond(), time.as_nanosecond());
+    [1, 1_000, 1_000_000, 1_000_000_000].into_iter().any(|unit| time.div_euclid(unit) * unit == file)
 }
 
 impl Rule {
@@ -61,12 +71,23 @@ impl Rule {
         let by_md5 = source.md5.as_ref().zip(target.md5.as_ref()).map(|(a, b)| a == b);
         // A file that was restored or unpacked has an old time of its own, and is new all the same.
         let written = source.facts.modified.max(source.changed);
-        let by_time = written.zip(target.facts.modified).map(|(a, b)| is_not_older(b, a));
+        let by_time = written.zip(target.facts.modified).map(|(a, b)| match target.changed {
+            _ if is_not_older(b, a) => Answer::Same,
+            // Some services show the time that an object was given for files as the one when it was written.
+            None if source.changed.is_some() && source.facts.modified.is_some_and(|own| is_at(b, own)) => Answer::Same,
+            // A copy that was given the time of its original.
+            Some(made) if is_not_older(made, a) => match (source.changed, source.facts.modified) {
+                (Some(_), Some(own)) => answer(is_at(b, own)),
+                _ => Answer::Ask,
+            },
+            _ => Answer::Different,
+        });
+        let by_time = by_time.unwrap_or(Answer::Different);
         match self {
             Self::Size => Answer::Same,
-            Self::Auto => answer(by_md5.or(by_time).unwrap_or(false)),
+            Self::Auto => by_md5.map_or(by_time, answer),
             Self::Etag => answer(by_md5.unwrap_or(false)),
-            Self::Mtime => answer(by_time.unwrap_or(false)),
+            Self::Mtime => by_time,
             Self::Checksum => Answer::Read,
         }
     }
@@ -77,6 +98,7 @@ impl Rule {
             (_, _) if source.facts.size != target.facts.size || source.kind != target.kind => Answer::Different,
             (Self::Auto, _) if source.facts.size > 0 && source.md5.is_none() | target.md5.is_none() => Answer::Read,
             (Self::Auto, _) if source.facts.size == 0 => Answer::Same,
+            (_, Answer::Ask) => Answer::Read,
             (_, answer) => answer,
         }
     }
@@ -169,6 +191,24 @@ mod tests {
             assert_eq!(Rule::Mtime.of_copy(&source, &target), answer);
             assert_eq!(Rule::Size.of_copy(&source, &target), Answer::Same);
         }
+    }
+
+    #[test]
+    fn a_copy_that_has_the_time_of_its_original_is_known() {
+        let second = |second| jiff::Timestamp::from_second(second).ok();
+        let made = Listed { changed: second(30), ..listed(1, None, 10) };
+        let file = |modified, changed| Listed { changed: second(changed), ..listed(1, None, modified) };
+        // From a bucket: the object knows, the listing does not.
+        assert_eq!(Rule::Auto.of_copy(&listed(1, None, 20), &made), Answer::Ask);
+        assert_eq!(Rule::Auto.of_copy(&listed(1, None, 40), &made), Answer::Different);
+        assert_eq!(Rule::Mtime.of_proof(&listed(1, None, 20), &made), Answer::Read);
+        // From a directory.
+        assert_eq!(Rule::Auto.of_copy(&file(10, 20), &made), Answer::Same);
+        assert_eq!(Rule::Auto.of_copy(&file(12, 20), &made), Answer::Different);
+        assert_eq!(Rule::Auto.of_copy(&file(10, 40), &made), Answer::Different);
+        // To a service that shows it in place of its own.
+        assert_eq!(Rule::Auto.of_copy(&file(10, 20), &listed(1, None, 10)), Answer::Same);
+        assert_eq!(Rule::Auto.of_copy(&file(10, 20), &listed(1, None, 11)), Answer::Different);
     }
 
     #[test]

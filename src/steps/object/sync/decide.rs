@@ -72,8 +72,8 @@ impl Work<'_> {
         let keeps_versions = target.is_some() && self.transfer.target.abilities().versions;
         let job = Job { number, listed, there: target, was: None, is_ours };
         // What has to be looked at first is written down once it is known to be copied.
-        if answer == Answer::Read || keeps_versions {
-            self.ready.push_back(Task::Look { job, must_read: answer == Answer::Read });
+        if matches!(answer, Answer::Read | Answer::Ask) || keeps_versions {
+            self.ready.push_back(Task::Look { job, answer });
         } else {
             self.find(&job);
             self.decided.push_back(Task::Copy(job));
@@ -86,10 +86,14 @@ impl Work<'_> {
     fn compare(&self, listed: &Listed, there: &Listed, mine: Option<&Touched>) -> Answer {
         let is_left = |touched: &Touched| {
             let is_of = |(of, changed): &(Facts, Option<_>)| of.is_surely(&listed.facts) && *changed == listed.changed;
-            touched.left.as_ref().is_some_and(|left| left.agree(&there.facts)) && touched.from.as_ref().is_some_and(is_of)
+            touched.has_left(&there.facts) && touched.from.as_ref().is_some_and(is_of)
         };
         match self.config.compare.of_copy(listed, there) {
-            Answer::Same if self.config.mode == Mode::Move && !mine.is_some_and(is_left) => Rule::Auto.of_proof(listed, there),
+            Answer::Same | Answer::Ask if self.config.mode == Mode::Move && !mine.is_some_and(is_left) => {
+                Rule::Auto.of_proof(listed, there)
+            }
+            // What this step has left needs no question.
+            Answer::Ask if mine.is_some_and(|touched| touched.has_left(&there.facts)) => Answer::Same,
             answer => answer,
         }
     }

@@ -3,6 +3,7 @@
 //! In: two places. Out: counts, and in the step's folder a manifest (what is there now) and a ledger (what was done, for
 //! undo and for the next attempt). Never here: a temporary copy of an object; a change that was not written down before.
 
+mod carry;
 mod copy;
 mod decide;
 mod hash;
@@ -26,6 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::carry::{StorageClass, Tags};
 use self::copy::ServerSide;
 use self::limits::{Bandwidth, MaxDelete, Mode, Verify};
 pub use self::plan::{SyncBefore, is_copied};
@@ -39,8 +41,8 @@ use crate::stores::Store;
 /// Copies the objects of one place to another: what differs, and nothing else.
 ///
 /// From any kind of store to any other. Objects are never stored in between, and many are under way at once; large ones
-/// go to buckets in parts, side by side. Content type and user metadata are kept where both sides have them; an object
-/// that changes while it is copied is copied once more, then named as a failure. What somebody else has written to the
+/// go to buckets in parts, side by side. Content type, metadata, tags, storage class and the times of files are carried
+/// where both sides have them, and a plan says what is not; an object that changes while it is copied is copied once more, then named as a failure. What somebody else has written to the
 /// target since it was listed is not overwritten, where the store can tell.
 /// Nothing is deleted unless `mode` says so. Names that one of the stores cannot hold are refused by name:
 /// by a plan, or by the step, which then fails after everything else was copied. A source without any object is a failure
@@ -99,6 +101,16 @@ pub struct ObjectSync {
     /// warning. The BLAKE3 of such objects is not known. `never`: they are read and sent by this machine.
     #[serde(default)]
     pub server_side: ServerSide,
+    /// Whether tags are carried between buckets. `auto`: those of objects that are said to have some, each for a request
+    /// more. `true`: every object is asked for its tags, where the service does not say which have some.
+    #[serde(default)]
+    pub tags: Tags,
+    /// The storage class that objects get. `keep`: the one they have; in another kind of service the one most like it
+    /// (`STANDARD_IA` and `ONEZONE_IA` are `Cool`, `GLACIER_IR` is `Cold`, `GLACIER` and `DEEP_ARCHIVE` are `Archive`), and
+    /// where there is none like it, the one that the target uses without a word. `default`: that one for all. A class:
+    /// this one for all. Or a table: `{ STANDARD_IA: Cool, GLACIER: default, otherwise: keep }`.
+    #[serde(default)]
+    pub storage_class: StorageClass,
     /// How many requests are under way at once. Unless it is given, the step finds it: it rises as long as that moves
     /// more, and falls when a store asks for fewer requests. Memory is bounded apart from this.
     #[serde(default)]

@@ -4,6 +4,7 @@ use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::ObjectSync;
+use super::carry::{Carriage, Kept};
 use super::limits::Mode;
 use crate::error::StepError;
 use crate::steps::Preview;
@@ -34,6 +35,12 @@ pub struct SyncBefore {
     pub same: u64,
     /// Objects whose contents would be compared first.
     pub read: u64,
+    /// Objects whose time for files would be asked for first.
+    #[serde(default)]
+    pub ask: u64,
+    /// What becomes of what is kept with the objects.
+    #[serde(default)]
+    pub kept: Kept,
     /// Objects only at the target.
     pub extra: u64,
     /// The first of what is only at the target.
@@ -91,6 +98,8 @@ pub async fn glance(source: &Store, target: &Store) -> Result<SyncBefore, StepEr
 pub async fn look(source: &Store, target: &Store, filter: &Filter, config: &ObjectSync) -> Result<SyncBefore, StepError> {
     let mut before = SyncBefore { can_restore: target.abilities().versions, ..SyncBefore::default() };
     before.way = config.server_side.way(source, target);
+    before.kept = Kept::new(source, target, config.tags);
+    let carriage = Carriage::new(source, target, config.tags, config.storage_class.clone());
     let mut refused: Vec<StepError> = Vec::new();
     let mut refused_count = 0_u64;
     let mut pairs = pairs(source, target, None, filter);
@@ -129,16 +138,19 @@ pub async fn look(source: &Store, target: &Store, filter: &Filter, config: &Obje
             None => {
                 before.create += 1;
                 before.bytes += listed.facts.size;
+                before.kept.see(listed, &carriage);
             }
             Some(Answer::Different) => {
                 before.overwrite += 1;
                 before.bytes += listed.facts.size;
+                before.kept.see(listed, &carriage);
                 if before.overwritten.len() < 5 {
                     before.overwritten.push(pair.key);
                 }
             }
             Some(Answer::Same) => before.same += 1,
             Some(Answer::Read) => before.read += 1,
+            Some(Answer::Ask) => before.ask += 1,
         }
     }
     if let Some(first) = refused.first() {
@@ -174,10 +186,14 @@ pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
     if is_move && before.objects > 0 {
         does.push(format!("then deletes {} at `{from}`, each once its copy is whole", objects(before.objects)));
     }
+    if before.ask > 0 {
+        does.push(format!("asks for the times of {}", objects(before.ask)));
+    }
+    does.extend(before.kept.does());
     if deletes > 0 {
         does.push(format!("deletes {} only at the target", objects(deletes)));
     }
-    let mut warnings = Vec::new();
+    let mut warnings = before.kept.warnings(from, to);
     if before.objects == 0 && !config.allow_empty {
         warnings.push(format!("there is nothing at `{from}` now: the step fails if that stays so"));
     }
@@ -217,7 +233,7 @@ pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
     Preview {
         does: does.join("; "),
         undo,
-        already_done: copies == 0 && before.read == 0 && before.objects > 0 && deletes == 0 && !is_move,
+        already_done: copies + before.read + before.ask + deletes == 0 && before.objects > 0 && !is_move,
         bytes: Some(before.bytes),
         objects: Some(copies),
         warnings,

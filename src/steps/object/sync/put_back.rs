@@ -9,10 +9,11 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::ObjectSync;
+use super::carry::StorageClass;
 use super::copy::{Copied, Job, Origin, Transfer, Trouble};
 use super::ledger::{self, Ledger, Line, Moved, Told, Touched};
 use super::level::Level;
-use super::limits::Verify;
+use super::limits::{Mode, Verify};
 use super::pace::Pace;
 use super::uploads;
 use crate::error::StepError;
@@ -73,8 +74,9 @@ pub async fn to_the_source(
     let verify = if source.bucket().is_none() { Verify::Full } else { config.verify };
     let (pace, stop) = (Pace::new(config.bandwidth.clone()), ctx.cancel.child_token());
     let gate = level.gate().clone();
-    let transfer =
-        Transfer::new(target.clone(), source.clone(), ledger, pace, gate, stop, verify, config.server_side, false, unfinished);
+    // A table of storage classes is about the way there.
+    let back_again = ObjectSync { mode: Mode::Copy, storage_class: StorageClass::default(), ..config.clone() };
+    let transfer = Transfer::new(target.clone(), source.clone(), ledger, pace, gate, stop, verify, &back_again, unfinished);
     let transfer = Arc::new(transfer);
     let all = removed.len() as u64;
     let work = futures::stream::iter(removed).map(|(key, moved)| {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use super::copy::{Copied, Job, Transfer, Trouble};
 use super::ledger::{Line, Moved};
 use crate::error::{ErrorClass, StepError};
-use crate::steps::object::same::checksum;
+use crate::steps::object::same::{Answer, checksum};
 use crate::stores::{Facts, Removed};
 
 /// What is to be done about a name.
 pub enum Task {
-    /// The contents are compared, or the version at the target is looked up, before it is decided.
+    /// The contents are compared, the source is asked for a file's time, or the version at the target is looked up, before
+    /// it is decided.
     Look {
         job: Job,
-        must_read: bool,
+        answer: Answer,
     },
     Copy(Job),
     Delete {
@@ -110,9 +111,16 @@ pub async fn note(transfer: Arc<Transfer>, mut tasks: Vec<Task>) -> (Vec<Task>, 
 pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
     let failed = |key: &str, trouble: Trouble| Ended::Failed { key: key.to_owned(), trouble };
     match task {
-        Task::Look { mut job, must_read } => {
+        Task::Look { mut job, answer } => {
             let key = job.listed.key.clone();
-            if must_read {
+            if answer == Answer::Ask {
+                match transfer.has_its_time(&job).await {
+                    Ok(true) => return Ended::Same(job),
+                    Ok(false) => {}
+                    Err(error) => return failed(&key, error.into()),
+                }
+            }
+            if answer == Answer::Read {
                 let quiet = |_| {};
                 let (source, target) = (&transfer.source, &transfer.target);
                 let (a, b) = tokio::join!(checksum(source, &key, &quiet), checksum(target, &key, &quiet));

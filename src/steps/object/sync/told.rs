@@ -69,6 +69,11 @@ impl Touched {
         self.left.is_some() && self.blake3.is_none()
     }
 
+    /// Whether this is known to be what an attempt left.
+    pub fn has_left(&self, now: &Facts) -> bool {
+        self.left.as_ref().is_some_and(|left| left.agree(now))
+    }
+
     /// Whether what is there now is what an attempt left. Without a word about the end its runner died in between, and
     /// a whole object of the right size in an empty place is its work.
     pub fn is_ours(&self, now: &Facts) -> bool {

@@ -133,8 +133,7 @@ pub async fn sync(
         level.gate().clone(),
         ctx.cancel.child_token(),
         verify,
-        config.server_side,
-        config.mode == Mode::Move,
+        config,
         unfinished,
     );
     transfer.moved.store(token.done.bytes, Ordering::Relaxed);

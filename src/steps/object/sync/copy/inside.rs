@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::carry::Tags;
 use super::{Copied, Job, MOST_PARTS, Origin, PART, Stop, Transfer, WHOLE, condition, width};
 use crate::error::StepError;
 use crate::stores::bucket::{BucketError, Carry, CopyFrom};
@@ -131,7 +132,8 @@ impl Transfer {
         let (key, size) = (&job.listed.key, origin.facts.size);
         if size <= self.inside.most.load(Ordering::Relaxed) {
             let whole_key = self.target.whole_key(key);
-            let carry = Carry::Kept { storage_class: job.listed.storage_class.as_deref(), tags: true };
+            let storage_class = self.carriage.class(job.listed.storage_class.as_deref());
+            let carry = Carry::Kept { storage_class, tags: self.carriage.tags() != Tags::No };
             let room = self.room(0).await?;
             if !self.inside.is_open.load(Ordering::Relaxed) {
                 // Another has been refused while this one waited.

@@ -3,6 +3,7 @@
 //! Small objects are one request to either side. Large ones go to buckets in parts, side by side, each written down as
 //! it arrives, so that no life of the runner sends a part twice; elsewhere in pieces, one behind the other.
 
+mod again;
 mod inside;
 mod origin;
 mod parts;
@@ -20,10 +21,11 @@ pub use inside::ServerSide;
 pub use origin::Origin;
 
 use self::inside::Inside;
-use super::hash;
+use super::ObjectSync;
+use super::carry::Carriage;
 use super::ledger::{Ledger, Line, Unfinished};
 use super::level::{Gate, Place};
-use super::limits::Verify;
+use super::limits::{Mode, Verify};
 use super::pace::Pace;
 use crate::error::StepError;
 use crate::stores::bucket::{Bucket, BucketError, Condition};
@@ -82,6 +84,10 @@ pub struct Transfer {
     pub wanted: AtomicU64,
     /// Whether and how the service copies within itself.
     inside: Inside,
+    /// How what is kept with objects gets there.
+    pub carriage: Carriage,
+    /// What was said once and for all.
+    warned: Mutex<HashSet<&'static str>>,
     /// What the person should know, until it is said.
     warnings: Mutex<Vec<String>>,
     memory: Arc<Semaphore>,
@@ -176,12 +182,13 @@ impl Transfer {
         gate: Arc<Gate>,
         stop: CancellationToken,
         verify: Verify,
-        server_side: ServerSide,
-        is_move: bool,
+        config: &ObjectSync,
         unfinished: BTreeMap<String, Vec<Unfinished>>,
     ) -> Self {
         let into = target.bucket();
-        let inside = Inside::new(server_side, &source, &target);
+        let inside = Inside::new(config.server_side, &source, &target);
+        let carriage = Carriage::new(&source, &target, config.tags, config.storage_class.clone());
+        let is_move = config.mode == Mode::Move;
         let memory = Arc::new(Semaphore::new(usize::try_from(MEMORY / UNIT).unwrap_or(usize::MAX)));
         let (unfinished, is_apart) = (Mutex::new(unfinished), OnceCell::new());
         let (moved, ends, wanted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -200,6 +207,8 @@ impl Transfer {
             ends,
             wanted,
             inside,
+            carriage,
+            warned: Mutex::default(),
             warnings: Mutex::default(),
             memory,
             is_apart,
@@ -241,8 +250,8 @@ impl Transfer {
         loop {
             let opened = match origin.take() {
                 Some(origin) => Ok(origin),
-                None if changes == 0 => Origin::open(&self.source, &job.listed).await,
-                None => Origin::look(&self.source, key).await,
+                None if changes == 0 => Origin::open(&self.source, &job.listed, self.carriage.tags()).await,
+                None => Origin::look(&self.source, key).await.map(|origin| origin.asking(self.carriage.tags())),
             };
             let ended = match opened {
                 Ok(opened) => {
@@ -346,50 +355,6 @@ impl Transfer {
         Ok(Copied::There { bytes: 0, is: Facts::default(), of: Facts::default(), blake3: None, is_inside: false })
     }
 
-    /// Reads again what an earlier attempt has left and could not look at any more. False: it is another content.
-    pub async fn verify(&self, key: &str, sent: Option<&str>) -> Result<bool, Trouble> {
-        match self.check(key, sent).await {
-            Ok(()) => Ok(true),
-            Err(Stop::Step(error)) => Err(Trouble::Step(error)),
-            Err(_) => Ok(false),
-        }
-    }
-
-    /// Reads the target again: what arrived is what was sent. What the service copied within itself was not sent: then the
-    /// source is read too.
-    async fn check(&self, key: &str, sent: Option<&str>) -> Result<(), Stop> {
-        let sent = match sent {
-            Some(sent) => sent.to_owned(),
-            None => self.hash_of(&self.source, &Origin::look(&self.source, key).await?).await?,
-        };
-        if self.hash_of(&self.target, &Origin::look(&self.target, key).await?).await? == sent {
-            return self.ledger.tell(&Line::Verified { key: key.to_owned() }).map_err(Stop::Step);
-        }
-        let (target, source) = (self.target.label(), self.source.label());
-        Err(Stop::Object(
-            StepError::transient(format!("`{key}` has another content in `{target}` than what was read from `{source}`"))
-                .help("one of the stores or the way between them changes bytes: try again, and see both stores' logs"),
-        ))
-    }
-
-    /// The BLAKE3 of an object, piece by piece.
-    pub async fn hash_of(&self, store: &Store, origin: &Origin) -> Result<String, Stop> {
-        let size = origin.facts.size;
-        if size <= WHOLE {
-            let _room = self.room(size).await?;
-            return Ok(hash::of(&origin.read(store, None).await?.0));
-        }
-        let mut hasher = blake3::Hasher::new();
-        let mut at = 0;
-        while at < size {
-            let end = (at + PART).min(size);
-            let _room = self.room(end - at).await?;
-            hasher.update(&origin.read(store, Some(at..end)).await?.0);
-            at = end;
-        }
-        Ok(hasher.finalize().to_hex().to_string())
-    }
-
     /// Waits for a place among the requests, and for memory.
     async fn room(&self, bytes: u64) -> Result<Room, Stop> {
         let units = u32::try_from(bytes.min(MEMORY).div_ceil(UNIT).max(1)).unwrap_or(u32::MAX);
@@ -426,6 +391,13 @@ impl Transfer {
     /// Has it said to the person, once.
     fn warn(&self, text: String) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    /// The same, and never again.
+    fn warn_once(&self, what: &'static str, text: impl FnOnce() -> String) {
+        if self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(what) {
+            self.warn(text());
+        }
     }
 
     /// What is to be said to the person.

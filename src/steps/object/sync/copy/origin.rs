@@ -7,6 +7,7 @@ use bytes::Bytes;
 use opendal::options::ReaderOptions;
 use opendal::{Metadata, Reader};
 
+use super::super::carry::Tags;
 use super::Stop;
 use crate::error::{ErrorClass, StepError};
 use crate::stores::bucket::{Bucket, BucketError, Properties};
@@ -19,6 +20,10 @@ pub struct Origin {
     pub facts: Facts,
     /// What is kept with it. Empty until it is known: a bucket tells it with the first piece.
     pub properties: Properties,
+    /// Whether its tags are read along with it.
+    tags: Tags,
+    /// How many tags it was said to have when it was looked at.
+    told: u32,
     way: Way,
 }
 
@@ -30,12 +35,14 @@ enum Way {
 
 impl Origin {
     /// Opens an object as it was listed. A bucket is not asked for it: the first piece tells whether it is still that.
-    pub async fn open(store: &Store, listed: &Listed) -> Result<Self, Stop> {
+    pub async fn open(store: &Store, listed: &Listed, tags: Tags) -> Result<Self, Stop> {
         if let Some(bucket) = store.bucket().filter(|_| listed.facts.etag.is_some()) {
             let way = Way::Bucket { bucket, key: store.whole_key(&listed.key) };
-            return Ok(Self { facts: listed.facts.clone(), properties: Properties::default(), way });
+            // Azure tells the tier in listings, and not with the content.
+            let properties = Properties { storage_class: listed.storage_class.clone(), ..Properties::default() };
+            return Ok(Self { facts: listed.facts.clone(), properties, tags, told: 0, way });
         }
-        Self::look(store, &listed.key).await
+        Ok(Self::look(store, &listed.key).await?.asking(tags))
     }
 
     /// Opens an object as it is now.
@@ -43,8 +50,8 @@ impl Origin {
         if let Some(bucket) = store.bucket() {
             let key = store.whole_key(key);
             let head = bucket.head(&key).await.map_err(|error| not_read(store, &key, error))?;
-            let properties = tagged(store, &*bucket, &key, head.properties, head.tags).await?;
-            return Ok(Self { facts: head.facts, properties, way: Way::Bucket { bucket, key } });
+            let (facts, properties, way) = (head.facts, head.properties, Way::Bucket { bucket, key });
+            return Ok(Self { facts, properties, tags: Tags::No, told: head.tags, way });
         }
         let path = store.path(key)?;
         let metadata = store.operator().stat(&path).await.map_err(|error| failed(store, key, error))?;
@@ -52,7 +59,21 @@ impl Origin {
         let if_match = metadata.etag().map(str::to_owned).filter(|_| abilities.reads_if_match);
         let options = ReaderOptions { if_match, ..ReaderOptions::default() };
         let reader = store.operator().reader_options(&path, options).await.map_err(|error| failed(store, key, error))?;
-        Ok(Self { facts: Facts::of(&metadata), properties: properties(&metadata), way: Way::Plain { reader, path } })
+        let (facts, properties, way) = (Facts::of(&metadata), properties(&metadata), Way::Plain { reader, path });
+        Ok(Self { facts, properties, tags: Tags::No, told: 0, way })
+    }
+
+    /// With its tags, when it is read whole.
+    pub fn asking(self, tags: Tags) -> Self {
+        Self { tags, ..self }
+    }
+
+    /// What is kept with an object that was looked at, and its tags.
+    pub async fn tagged(self, store: &Store, tags: Tags) -> Result<Properties, Stop> {
+        match &self.way {
+            Way::Bucket { bucket, key } if tags.asks(self.told) => tagged(store, &**bucket, key, self.properties).await,
+            _ => Ok(self.properties),
+        }
     }
 
     /// A range of its bytes, whole; `None` for all of it. Fails with `Changed` when it is not what it was.
@@ -61,12 +82,16 @@ impl Origin {
             Way::Bucket { bucket, key } => {
                 let got = bucket.get(key, range.clone(), self.facts.etag.as_deref()).await;
                 let got = got.map_err(|error| not_read(store, key, error))?;
-                let wanted = range.map_or(self.facts.size, |range| range.end - range.start);
+                let wanted = range.as_ref().map_or(self.facts.size, |range| range.end - range.start);
                 // Servers that do not know `If-Match` still say what they send.
                 if !got.head.facts.agree(&self.facts) || got.body.len() as u64 != wanted {
                     return Err(Stop::Changed);
                 }
-                let properties = tagged(store, &**bucket, key, got.head.properties, got.head.tags).await?;
+                let mut properties = got.head.properties;
+                properties.storage_class = properties.storage_class.or_else(|| self.properties.storage_class.clone());
+                if range.is_none() && self.tags.asks(got.head.tags) {
+                    properties = tagged(store, &**bucket, key, properties).await?;
+                }
                 Ok((got.body, Some(properties)))
             }
             Way::Plain { reader, path } => {
@@ -107,11 +132,8 @@ impl Origin {
     }
 }
 
-/// Properties with the tags, of which the answer has told the number.
-async fn tagged(store: &Store, bucket: &dyn Bucket, key: &str, properties: Properties, tags: u32) -> Result<Properties, Stop> {
-    if tags == 0 {
-        return Ok(properties);
-    }
+/// Properties with the tags.
+async fn tagged(store: &Store, bucket: &dyn Bucket, key: &str, properties: Properties) -> Result<Properties, Stop> {
     let tags = bucket.tags(key).await.map_err(|error| not_read(store, key, error))?;
     Ok(Properties { tags, ..properties })
 }

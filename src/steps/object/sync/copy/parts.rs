@@ -49,7 +49,9 @@ impl Transfer {
         if !now.facts.agree(&origin.facts) {
             return Err(Stop::Changed);
         }
-        let properties = now.properties;
+        let modified = now.facts.modified;
+        let properties = now.tagged(&self.source, self.carriage.tags()).await?;
+        let properties = self.carriage.carry(&key, properties, modified)?.properties;
         let earlier = self.take_up(&key, &origin.facts, part, &*bucket).await?;
         let (id, mut done) = if let Some(unfinished) = earlier {
             (unfinished.id, unfinished.parts)
@@ -97,7 +99,10 @@ impl Transfer {
         match bucket.complete(&upload.whole_key, &upload.id, &properties, &parts, &condition).await {
             // Some services answer the end of an upload with another `ETag` than they tell ever after: what undo and
             // later runs will see is what counts.
-            Ok(is) => Ok((Facts { etag: None, ..is }, blake3)),
+            Ok(is) => {
+                self.see_tags(&properties, &*bucket);
+                Ok((Facts { etag: None, ..is }, blake3))
+            }
             Err(BucketError::Missing) => Err(upload.is_gone()),
             Err(error @ BucketError::Changed) => {
                 let stop = self.not_put(&upload.key, error);

@@ -48,7 +48,9 @@ impl Transfer {
             .buffered(AHEAD);
         let first = read.try_next().await?;
         let properties = first.as_ref().and_then(|(_, properties, _)| properties.clone());
-        let options = self.write_options(properties.as_ref().unwrap_or(&origin.properties), size);
+        let properties = properties.unwrap_or_else(|| origin.properties.clone());
+        let carried = self.carriage.carry(key, properties, origin.facts.modified)?;
+        let options = self.write_options(&carried.properties, size);
         let writer = self.target.operator().writer_options(&to, options).await;
         let mut writer = writer.map_err(|error| self.not_written(key, error))?;
         let sent = async {
@@ -69,6 +71,12 @@ impl Transfer {
             return Err(if origin.is_still(&self.source).await { stop } else { Stop::Changed });
         }
         let written = self.close(key, writer).await?;
+        if let Some(time) = carried.time
+            && let Err(error) = self.target.set_modified(key, time).await
+        {
+            let label = self.target.label();
+            self.warn_once("times", || format!("files in `{label}` do not get the times of their objects: {error}"));
+        }
         Ok((written, hasher.finalize().to_hex().to_string()))
     }
 
