@@ -4,6 +4,10 @@
 mod any_to_any;
 #[path = "object/apart.rs"]
 mod apart;
+#[path = "object/cuts.rs"]
+mod cuts;
+#[path = "object/gales.rs"]
+mod gales;
 #[path = "object/inside.rs"]
 mod inside;
 #[path = "object/kept.rs"]

@@ -1,8 +1,9 @@
 //! A sync of objects of mixed sizes by the real binary, killed with `kill -9` at random moments and taken up again: the
 //! end is identical, parts that have arrived are not sent again, and no upload is left behind.
 //!
-//! `FERRY_KILLS` says how often it is killed at most (it may be done before), `FERRY_LARGE` how large the largest object is
-//! in MiB, `FERRY_SEED` at which moments. `make sweep` does it with 1,024 MiB and six seeds, some twenty kills each.
+//! `FERRY_KILLS` says how often it is killed at most, `FERRY_SYNCS` in how many syncs (each is done some time), `FERRY_LARGE`
+//! how large the largest object is in MiB, `FERRY_SEED` at which moments, `FERRY_BIN` which binary. `make kills` does it a
+//! hundred times with objects of 1 GiB.
 
 mod parts;
 
@@ -44,9 +45,10 @@ fn pipeline(old: u16, new: u16) -> String {
     )
 }
 
-/// Runs ferry; kills it after a while, if it is given and ferry is still there.
-fn go(folder: &Path, args: &[&str], life: Option<Duration>) -> Option<i32> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ferry"))
+/// Runs ferry; kills it after a while, if it is given and ferry is still there. `kills` is called at that moment.
+fn go(folder: &Path, args: &[&str], life: Option<Duration>, kills: &mut dyn FnMut()) -> Option<i32> {
+    let binary = std::env::var_os("FERRY_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_ferry").into());
+    let mut child = Command::new(binary)
         .args(args)
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -60,6 +62,7 @@ fn go(folder: &Path, args: &[&str], life: Option<Duration>) -> Option<i32> {
             return status.code();
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            kills();
             child.kill().expect("a child can be killed");
             child.wait().expect("it is dead");
             return None;
@@ -68,18 +71,52 @@ fn go(folder: &Path, args: &[&str], life: Option<Duration>) -> Option<i32> {
     }
 }
 
+/// What one sync has cost.
+#[derive(Debug, Default, Clone, Copy)]
+struct Row {
+    kills: u64,
+    /// Parts that the objects have.
+    parts: usize,
+    /// Of these under way when ferry was killed.
+    under_way: usize,
+    /// Sent more than once.
+    again: usize,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_costs_the_parts_under_way_and_nothing_else() {
-    let (Some(old), Some(new)) = (parts::s3(OLD), parts::s3(NEW)) else { return };
-    let (kills, large, seed) = (number("FERRY_KILLS", 6), number("FERRY_LARGE", 96), number("FERRY_SEED", 1));
-    let mut rng = StdRng::seed_from_u64(seed);
+    let Some(old) = parts::s3(OLD) else { return };
+    let (kills, syncs, large) = (number("FERRY_KILLS", 6), number("FERRY_SYNCS", 1), number("FERRY_LARGE", 96));
     let sizes = [large << 20, 40 << 20, (17 << 20) + 5, 16 << 20, 1 << 20];
     let small = (0..300).map(|number| 1 + number * 97 % 9000);
-    let folder = old.data.path().join("box");
     for (at, size) in sizes.into_iter().chain(small).enumerate() {
         let content = bytes(at as u64, usize::try_from(size).expect("it fits"));
-        std::fs::write(folder.join(format!("{at:04}")), content).expect("written");
+        std::fs::write(old.data.path().join("box").join(format!("{at:04}")), content).expect("written");
     }
+    let mut all = Row::default();
+    eprintln!("| seed | kills | parts | under way when killed | sent again |\n| --- | --- | --- | --- | --- |");
+    let first = number("FERRY_SEED", 1);
+    for seed in first..first + syncs {
+        let Some(row) = one_sync(&old, seed, kills - all.kills).await else { return };
+        eprintln!("| {seed} | {} | {} | {} | {} |", row.kills, row.parts, row.under_way, row.again);
+        all = Row {
+            kills: all.kills + row.kills,
+            parts: all.parts + row.parts,
+            under_way: all.under_way + row.under_way,
+            again: all.again + row.again,
+        };
+        if all.kills >= kills {
+            break;
+        }
+    }
+    eprintln!("| all | {} | {} | {} | {} |", all.kills, all.parts, all.under_way, all.again);
+    assert!(all.kills >= kills || syncs == 1, "{} kills only: give it more syncs", all.kills);
+}
+
+/// One sync into a new server, killed at most so often.
+async fn one_sync(old: &parts::Server, seed: u64, kills: u64) -> Option<Row> {
+    let new = parts::s3(NEW)?;
+    let mut rng = StdRng::seed_from_u64(seed);
     // A little slow, so that there is something to kill.
     let proxy = Proxy::start(new.port, |_, path, _| {
         Weather::Slow(Duration::from_millis(if path.contains("partNumber") { 60 } else { 4 }))
@@ -87,12 +124,13 @@ async fn a_kill_costs_the_parts_under_way_and_nothing_else() {
     .await;
     let here = tempfile::tempdir().expect("a directory");
     std::fs::write(here.path().join("p.yaml"), pipeline(old.port, proxy.port)).expect("written");
-    let mut killed = 0;
+    let (mut killed, mut under_way) = (0, 0);
     loop {
-        let is_first = !here.path().join(".ferry").exists() || go(here.path(), &["show", "last"], None) != Some(0);
+        let quiet = &mut || ();
+        let is_first = !here.path().join(".ferry").exists() || go(here.path(), &["show", "last"], None, quiet) != Some(0);
         let args: &[&str] = if is_first { &["run", "p.yaml", "--yes"] } else { &["resume", "last"] };
         let life = (killed < kills).then(|| Duration::from_millis(rng.random_range(100..1200)));
-        match go(here.path(), args, life) {
+        match go(here.path(), args, life, &mut || under_way += proxy.parts_under_way()) {
             None => killed += 1,
             Some(0) => break,
             Some(code) => panic!(
@@ -101,12 +139,14 @@ async fn a_kill_costs_the_parts_under_way_and_nothing_else() {
             ),
         }
     }
-    let scene = Scene::new([("old", s3_store(old.port, OLD)), ("new", s3_store(new.port, NEW))]);
-    for entry in std::fs::read_dir(&folder).expect("there") {
+    let scene = Scene::new([("new", s3_store(new.port, NEW))]);
+    let (from, to) = (old.data.path().join("box"), new.data.path().join("box"));
+    for entry in std::fs::read_dir(&from).expect("there") {
         let entry = entry.expect("readable");
-        let there = std::fs::read(new.data.path().join("box").join(entry.file_name())).unwrap_or_default();
+        let there = std::fs::read(to.join(entry.file_name())).unwrap_or_default();
         assert!(std::fs::read(entry.path()).expect("there") == there, "seed {seed}: {:?} differs", entry.file_name());
     }
+    assert_eq!(count(&to), count(&from), "seed {seed}: nothing else is there");
     let uploads = scene.place("new:").bucket().expect("a bucket").uploads("").await.unwrap_or_default();
     assert!(uploads.is_empty(), "seed {seed}: left behind: {uploads:?}");
     // A request that was cut off by the kill was recorded too; so each kill may cost what was under way.
@@ -116,5 +156,9 @@ async fn a_kill_costs_the_parts_under_way_and_nothing_else() {
     let distinct: BTreeSet<_> = puts.iter().map(part).collect();
     let again = puts.len() - distinct.len();
     assert!(again as u64 <= killed * AT_ONCE as u64, "seed {seed}: {again} parts sent again after {killed} kills");
-    eprintln!("{killed} kills, {} parts, {again} sent again", distinct.len());
+    Some(Row { kills: killed, parts: distinct.len(), under_way, again })
+}
+
+fn count(folder: &Path) -> usize {
+    std::fs::read_dir(folder).expect("there").count()
 }

@@ -347,3 +347,59 @@ async fn a_proxy_is_used_and_keys_that_it_would_change_are_refused() {
     let lines: Vec<_> = proxy.seen().into_iter().map(|seen| seen.line).collect();
     assert_eq!(lines, ["PUT http://store.invalid/box/a//b%2Bc HTTP/1.1"]);
 }
+
+/// A moment of the service's clock, as HTTP writes it.
+fn http_date(minutes_ahead: i64) -> &'static str {
+    let there = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes_ahead);
+    Box::leak(there.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string().into_boxed_str())
+}
+
+#[tokio::test]
+async fn a_clock_that_is_minutes_off_is_set_by_the_services() {
+    for minutes in [-300, -5, 5, 20] {
+        // It takes what was signed within a minute of its own clock, and has no body for HEAD.
+        let fake = Fake::start(move |seen, _| {
+            let there = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+            let signed = seen.header("x-amz-date").and_then(|text| jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok());
+            let signed = signed.and_then(|at| at.to_zoned(jiff::tz::TimeZone::UTC).ok()).expect("a date").timestamp();
+            let is_of_the_day =
+                seen.header("authorization").is_some_and(|login| login.contains(&signed.strftime("%Y%m%d").to_string()));
+            if signed.as_second().abs_diff(there.as_second()) < 60 && is_of_the_day {
+                return OK;
+            }
+            let date: &'static [_] = Box::leak(Box::new([("date", http_date(minutes))]));
+            let skewed = "<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>";
+            Reply(403, date, if seen.asks("HEAD") { "" } else { skewed })
+        })
+        .await;
+        let bucket = open(fake.store(&[]));
+        bucket.head("a").await.expect("looked at");
+        assert_eq!(fake.seen().len(), 2, "{minutes}: asked once more");
+        bucket.put("a", &Properties::default(), BODY, &Condition::None).await.expect("written");
+        bucket.get("a", None, None).await.expect("read");
+        assert_eq!(fake.seen().len(), 4, "{minutes}: from then on it is known");
+    }
+    // A refusal for another reason is asked once, whatever the clock says.
+    let fake = Fake::start(|_, _| Reply(403, &[], "<Error><Code>AccessDenied</Code></Error>")).await;
+    open(fake.store(&[])).get("a", None, None).await.expect_err("refused");
+    assert_eq!(fake.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn azure_says_that_the_clock_is_wrong() {
+    let fake = Fake::start(|_, _| {
+        let date: &'static [_] = Box::leak(Box::new([("date", http_date(20)), ("x-ms-error-code", "AuthenticationFailed")]));
+        Reply(403, date, "<Error><Code>AuthenticationFailed</Code><Message>Request date header too old</Message></Error>")
+    })
+    .await;
+    let endpoint = format!("http://127.0.0.1:{}/acc", fake.port);
+    let options = super::parts::scene::options(&[
+        ("scheme", "azblob"),
+        ("container", "box"),
+        ("endpoint", &endpoint),
+        ("account_name", "acc"),
+        ("account_key", "a2V5"),
+    ]);
+    let BucketError::Failed(error) = open(options).get("a", None, None).await.expect_err("refused") else { panic!("otherwise") };
+    assert!(error.message.contains("clock is wrong"), "{error}");
+}

@@ -22,40 +22,80 @@ pub enum Weather {
     Slow(Duration),
     /// Passes the request on with this byte of its body changed.
     Spoil(usize),
+    /// Cuts the connection after so many quarters of the request's body, or of what is asked for: the server sees as much.
+    CutUp(u8),
+    /// Cuts the connection after so many quarters of the answer's body.
+    CutDown(u8),
+    /// Passes it on and takes every `ETag` out of the answer.
+    NoEtag,
 }
 
-type Forecast = dyn Fn(&str, &str, usize) -> Weather + Send + Sync;
+/// A request, as a forecast sees it.
+pub struct Asked<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// The headers as they came.
+    pub head: &'a str,
+    /// How many came before it.
+    pub number: usize,
+}
+
+type Forecast = dyn Fn(&Asked<'_>) -> Weather + Send + Sync;
 
 /// A proxy. Its tasks end with the test's runtime.
 pub struct Proxy {
     /// Where it listens.
     pub port: u16,
     requests: Arc<Mutex<Vec<String>>>,
+    parts: Arc<AtomicUsize>,
+}
+
+/// A part of an upload that is under way.
+struct UnderWay(Option<Arc<AtomicUsize>>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(count) = &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Proxy {
     /// In front of the server at `to`. `forecast` is asked with the method, the path, and the number of the request.
     pub async fn start(to: u16, forecast: impl Fn(&str, &str, usize) -> Weather + Send + Sync + 'static) -> Self {
+        Self::seeing(to, move |asked| forecast(asked.method, asked.path, asked.number)).await
+    }
+
+    /// The same with a forecast that sees the headers too.
+    pub async fn seeing(to: u16, forecast: impl Fn(&Asked<'_>) -> Weather + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let kept = requests.clone();
+        let parts: Arc<AtomicUsize> = Arc::default();
+        let under_way = parts.clone();
         let forecast: Arc<Forecast> = Arc::new(forecast);
         let number = Arc::new(AtomicUsize::new(0));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (forecast, number, kept) = (forecast.clone(), number.clone(), kept.clone());
+                let (forecast, number, kept, parts) = (forecast.clone(), number.clone(), kept.clone(), under_way.clone());
                 tokio::spawn(async move {
-                    let _ = serve(client, to, &*forecast, &number, &kept).await;
+                    let _ = serve(client, to, &*forecast, &number, &kept, parts).await;
                 });
             }
         });
-        Self { port, requests }
+        Self { port, requests, parts }
     }
 
     /// `GET /box/a`, one for each request so far.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("not poisoned").clone()
+    }
+
+    /// How many parts of uploads are under way.
+    pub fn parts_under_way(&self) -> usize {
+        self.parts.load(Ordering::Relaxed)
     }
 
     /// How many requests so far were of this method and had this in their path.
@@ -71,6 +111,7 @@ async fn serve(
     forecast: &Forecast,
     number: &AtomicUsize,
     kept: &Mutex<Vec<String>>,
+    parts: Arc<AtomicUsize>,
 ) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -80,8 +121,13 @@ async fn serve(
     let mut words = text.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     kept.lock().expect("not poisoned").push(format!("{method} {path}"));
-    let weather = forecast(method, path, number.fetch_add(1, Ordering::Relaxed));
-    let (mut limit, mut spoiled) = (usize::MAX, None);
+    let _under_way = UnderWay(path.contains("partNumber=").then(|| {
+        parts.fetch_add(1, Ordering::Relaxed);
+        parts
+    }));
+    let weather = forecast(&Asked { method, path, head: &text, number: number.fetch_add(1, Ordering::Relaxed) });
+    let (mut limit, mut spoiled, mut quarters, mut most_up) = (usize::MAX, None, None, u64::MAX);
+    let mut has_no_etag = false;
     match weather {
         Weather::Fair => {}
         Weather::Answer(status, headers, body) => {
@@ -104,6 +150,9 @@ async fn serve(
         Weather::CutAfter(bytes) => limit = bytes,
         Weather::Slow(by) => tokio::time::sleep(by).await,
         Weather::Spoil(at) => spoiled = Some(at),
+        Weather::CutUp(of_four) => most_up = length(&text) * u64::from(of_four) / 4,
+        Weather::CutDown(of_four) => quarters = Some(u64::from(of_four)),
+        Weather::NoEtag => has_no_etag = true,
     }
     let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
     // The signature covers `host` as the client wrote it; only what is about the connection is changed.
@@ -113,7 +162,11 @@ async fn serve(
         .filter(|line| !line.to_ascii_lowercase().starts_with("connection:"))
         .map(|line| format!("{line}\r\n"))
         .collect();
-    let head = head.concat();
+    let mut head = head.concat();
+    if has_no_etag {
+        // Of this version nobody sends a body in chunks.
+        head = head.replacen("HTTP/1.1", "HTTP/1.0", 1);
+    }
     server.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).await?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -124,10 +177,39 @@ async fn serve(
             before[at] ^= 1;
             to_server.write_all(&before).await?;
         }
-        tokio::io::copy(&mut from_client, &mut to_server).await
+        let sent = tokio::io::copy(&mut tokio::io::AsyncReadExt::take(&mut from_client, most_up), &mut to_server).await;
+        if most_up < u64::MAX {
+            // What the kernel still holds is lost with the connection; the server has to have seen the rest.
+            to_server.flush().await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sent
     });
+    if most_up < u64::MAX {
+        let _ = up.await;
+        return Ok(());
+    }
+    if has_no_etag {
+        let mut answer = Vec::new();
+        from_server.read_to_end(&mut answer).await?;
+        to_client.write_all(&without_etag(&answer)).await?;
+        up.abort();
+        return Ok(());
+    }
+    if let Some(quarters) = quarters {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(from_server.read_u8().await?);
+        }
+        to_client.write_all(&head).await?;
+        limit = usize::try_from(length(&String::from_utf8_lossy(&head)) * quarters / 4).expect("it fits");
+    }
     let mut passed = 0;
     let mut buffer = vec![0; 16 << 10];
+    if limit == 0 {
+        up.abort();
+        return Ok(());
+    }
     loop {
         let count = from_server.read(&mut buffer).await?;
         if count == 0 {
@@ -142,6 +224,43 @@ async fn serve(
     }
     up.abort();
     Ok(())
+}
+
+/// What `Content-Length` says.
+fn length(head: &str) -> u64 {
+    let line = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+/// An answer without the `ETag` of its head and those of its listing.
+fn without_etag(answer: &[u8]) -> Vec<u8> {
+    let at = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let head = String::from_utf8_lossy(&answer[..at]).into_owned();
+    let is_xml = head.to_ascii_lowercase().contains("xml");
+    let mut body = answer[at..].to_vec();
+    if is_xml {
+        let mut text = String::from_utf8_lossy(&body).into_owned();
+        while let Some((from, to)) = text.find("<ETag>").zip(text.find("</ETag>")) {
+            text.replace_range(from..to + "</ETag>".len(), "");
+        }
+        body = text.into_bytes();
+    }
+    let mut whole = String::new();
+    for line in head.trim_end().lines() {
+        let lower = line.to_ascii_lowercase();
+        if is_xml && (lower.starts_with("content-length:") || lower.starts_with("transfer-encoding:")) {
+            continue;
+        }
+        if !lower.starts_with("etag:") {
+            whole.push_str(line);
+            whole.push_str("\r\n");
+        }
+    }
+    if is_xml {
+        whole.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    whole.push_str("\r\n");
+    [whole.into_bytes(), body].concat()
 }
 
 async fn drain(client: &mut TcpStream) {

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod scene;
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -227,6 +228,17 @@ pub fn azure() -> Option<Server> {
 
 /// An SSH server that serves SFTP to the user who runs the tests. Its data folder holds `key` (the user's), and `files`.
 pub fn sftp() -> Option<Server> {
+    sftp_by("")
+}
+
+/// The same for files of at most so many bytes: a write behind that is answered as one to a full disk is.
+pub fn sftp_with_room_for(bytes: u64) -> Option<Server> {
+    // What would end the server at such a write is ignored, so that it answers.
+    sftp_by(&format!("trap '' XFSZ\nulimit -f {}\n", bytes / 512))
+}
+
+/// `first` is done before the server of the files begins.
+fn sftp_by(first: &str) -> Option<Server> {
     if !Path::new("/usr/sbin/sshd").exists() || !Path::new("/usr/lib/openssh/sftp-server").exists() {
         return missing("openssh-server");
     }
@@ -241,13 +253,16 @@ pub fn sftp() -> Option<Server> {
         assert!(made.success());
     }
     std::fs::create_dir(data.path().join("files")).expect("a folder");
+    let script = data.path().join("sftp");
+    std::fs::write(&script, format!("#!/bin/sh\n{first}exec /usr/lib/openssh/sftp-server\n")).expect("written");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("it may run");
     // sshd as root insists on this folder.
     let _ = std::fs::create_dir_all("/run/sshd");
     Some(Server::start(data, &|port, data| {
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/key.pub\nStrictModes no\n\
              PidFile none\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n\
-             MaxSessions 64\nMaxStartups 64:30:128\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+             MaxSessions 64\nMaxStartups 64:30:128\nSubsystem sftp {0}/sftp\n",
             data.display()
         );
         std::fs::write(data.join("sshd_config"), config).expect("written");

@@ -23,7 +23,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use checksum::{Checksum, ChecksumKind};
-pub use types::{BucketError, Can, Carry, Condition, CopyFrom, Entry, Got, Head, Page, PageQuery, Part, Properties, Upload};
+pub use types::{
+    BucketError, Can, Carry, Circle, Condition, CopyFrom, Entry, Got, Head, Page, PageQuery, Part, Properties, Upload,
+};
 
 use super::{Facts, Patience};
 use crate::error::StepError;

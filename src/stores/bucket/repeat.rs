@@ -17,6 +17,9 @@ use crate::error::{ErrorClass, StepError};
 /// Longer than this nobody waits inside a step: the engine does, and the run can be stopped meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
+/// Clocks that differ by less are no reason for a refusal.
+const SKEWED: i64 = 60;
+
 /// Putting parts together and copying inside the service may take it minutes: so many times the usual limit.
 const SLOW: u32 = 10;
 
@@ -102,6 +105,8 @@ pub(super) struct Refusal {
     pub region: Option<String>,
     /// How long the service asks us to wait.
     pub retry_after: Option<Duration>,
+    /// What time it was there.
+    pub date: Option<jiff::Timestamp>,
     /// An earlier try of this request may have been carried out although its answer did not come.
     pub may_be_done: bool,
     /// What was decided without asking the service.
@@ -138,10 +143,18 @@ impl Refusal {
             code: code.unwrap_or_default(),
             message: message.lines().next().unwrap_or_default().to_owned(),
             about: String::from_utf8_lossy(&body[..body.len().min(4096)]).to_ascii_lowercase(),
+            date: header::date(&parts.headers, "date"),
             retry_after: header::number(&parts.headers, "retry-after").map(Duration::from_secs),
             region: header::text(&parts.headers, "x-amz-bucket-region").or_else(|| xml::find(&body, "Region")),
             ..Self::default()
         }
+    }
+
+    /// By how many seconds the service's clock is ahead of `ours`, when that may be why it refuses: signatures hold for some
+    /// minutes only. Services have many words for it, and an answer to HEAD has none.
+    pub fn skew(&self, ours: jiff::Timestamp) -> Option<i64> {
+        let ahead = self.date?.as_second() - ours.as_second();
+        (matches!(self.status, 400 | 401 | 403) && ahead.abs() >= SKEWED).then_some(ahead)
     }
 
     /// Whether the service may have done it all the same.

@@ -1,6 +1,6 @@
 //! What goes into a [`Bucket`](super::Bucket) and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,26 @@ impl BucketError {
                 .help("see who else writes here, then resume"),
             Self::Failed(error) | Self::Refused(error) => error,
         }
+    }
+}
+
+/// The places at which a listing was told to go on, as long as it gets nowhere: one that comes back is a loop.
+#[derive(Debug, Default)]
+pub struct Circle(HashSet<String>);
+
+impl Circle {
+    /// Sees a page's `next`; `is_further`: the page had what was not seen before. False: it goes round in a circle.
+    pub fn goes_on(&mut self, next: &str, is_further: bool) -> bool {
+        if is_further {
+            self.0.clear();
+        }
+        self.0.insert(next.to_owned())
+    }
+
+    /// What to say then.
+    pub fn failure(label: &str) -> StepError {
+        StepError::permanent(format!("`{label}` is not listed to its end: its pages go round in a circle"))
+            .help("see the store's log: it says that there is more, and gives what it gave before")
     }
 }
 

@@ -9,14 +9,14 @@ mod pages;
 #[cfg(test)]
 mod synthetic;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use futures::TryStreamExt as _;
 use opendal::options::ListOptions;
 use opendal::{Entry, EntryMode, Lister};
 
 use self::pages::{Pages, Trouble};
-use super::bucket;
+use super::bucket::{self, Circle};
 use super::classify::{classify, is_missing};
 use super::directory::{self, Found};
 use super::store::{Facts, Store};
@@ -269,6 +269,7 @@ pub(super) async fn read_folder(store: &Store, folder: &str, after: Option<&str>
         Err(error) => return Err(cannot_list(store, error)),
     };
     let mut items = Vec::new();
+    let (mut names, mut repeated) = (HashSet::new(), 0_usize);
     loop {
         let entry = match lister.try_next().await {
             Ok(None) => break,
@@ -277,6 +278,14 @@ pub(super) async fn read_folder(store: &Store, folder: &str, after: Option<&str>
             Err(error) => return Err(cannot_list(store, error)),
         };
         let Some(key) = entry.path().strip_prefix(store.prefix()).map(str::to_owned) else { continue };
+        if store.abilities().is_flat && !names.insert(key.clone()) {
+            // A page or two may come twice. What comes again and again never ends.
+            repeated += 1;
+            if repeated > names.len() + LOOK_AHEAD {
+                return Err(Circle::failure(store.label()));
+            }
+            continue;
+        }
         // The top of some servers calls itself `/`.
         let is_itself = key == folder || key == "/";
         if entry.metadata().mode() == EntryMode::DIR && !is_itself {

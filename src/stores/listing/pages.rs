@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::guess::Stride;
 use crate::error::StepError;
-use crate::stores::bucket::{Bucket, BucketError, Entry, PageQuery};
+use crate::stores::bucket::{Bucket, BucketError, Circle, Entry, PageQuery};
 
 /// Pages that wait to be taken, of each range, and about how many a range is meant to have.
 const PAGES: usize = 4;
@@ -231,12 +231,17 @@ async fn list(
     state: &Mutex<State>,
     to: &mpsc::Sender<Message>,
 ) -> Result<(), Trouble> {
+    let mut circle = Circle::default();
     loop {
         let page = bucket.list(query.clone()).await;
         let page = page.map_err(|error| Trouble::Failed(error.into_step(&format!("cannot list `{label}`"))))?;
         let mut entries = page.entries;
         if !entries.is_sorted_by(|a, b| a.key < b.key) {
             return Err(Trouble::Unordered);
+        }
+        let is_further = entries.last().is_some_and(|entry| lock(state).last.as_ref().is_none_or(|last| entry.key > *last));
+        if page.next.as_ref().is_some_and(|next| !circle.goes_on(next, is_further)) {
+            return Err(Trouble::Failed(Circle::failure(label)));
         }
         // A service may take no notice of where it is to begin.
         let before = query.start_after.as_ref().map_or(0, |after| entries.partition_point(|entry| entry.key <= *after));

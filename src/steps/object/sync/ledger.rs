@@ -154,6 +154,16 @@ pub struct Ledger {
     file: Arc<File>,
     written: Mutex<Length>,
     on_disk: tokio::sync::Mutex<Length>,
+    sync: Sync,
+}
+
+/// How a file is brought to disk.
+type Sync = fn(&File) -> std::io::Result<()>;
+
+#[cfg(test)]
+thread_local! {
+    /// What ledgers that are opened on this thread use instead: a slow disk.
+    pub static SYNC: std::cell::Cell<Sync> = const { std::cell::Cell::new(File::sync_data) };
 }
 
 fn failed(path: &Path, doing: &str, error: std::io::Error) -> StepError {
@@ -192,7 +202,11 @@ impl Ledger {
         }
         let (length, ends_in_a_line) = length(&file).map_err(io)?;
         let (written, on_disk) = (Mutex::new(length), tokio::sync::Mutex::new(Length::default()));
-        let ledger = Self { path, file: Arc::new(file), written, on_disk };
+        #[cfg(not(test))]
+        let sync = File::sync_data;
+        #[cfg(test)]
+        let sync = SYNC.get();
+        let ledger = Self { path, file: Arc::new(file), written, on_disk, sync };
         if !ends_in_a_line {
             // The last runner died in mid-line: that line was never acted upon.
             ledger.write("\n")?;
@@ -243,8 +257,8 @@ impl Ledger {
             return Ok(());
         }
         let last = self.length();
-        let file = self.file.clone();
-        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
+        let (file, sync) = (self.file.clone(), self.sync);
+        let synced = tokio::task::spawn_blocking(move || sync(&file)).await;
         synced.map_err(std::io::Error::other).and_then(|synced| synced).map_err(|error| failed(&self.path, "write", error))?;
         *on_disk = last;
         Ok(())

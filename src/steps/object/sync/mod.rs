@@ -16,6 +16,8 @@ mod pace;
 mod plan;
 mod put_back;
 mod removal;
+#[cfg(test)]
+mod slow_disk;
 mod task;
 mod told;
 mod undo;

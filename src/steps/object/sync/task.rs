@@ -165,7 +165,7 @@ pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
                 Err(error) => failed(&key, error.into()),
             }
         }
-        Task::Delete { number, key, .. } => match transfer.target.remove(&key).await {
+        Task::Delete { number, key, .. } => match transfer.delete(&key).await {
             Ok(()) => Ended::Deleted { number },
             Err(error) => failed(&key, error.into()),
         },

@@ -236,6 +236,10 @@ impl Work<'_> {
         let message = format!("{} could not be {what}: {}{rest}", objects(self.failure_count), messages.join("; "));
         let retry_after = self.failures.iter().filter_map(|error| error.retry_after).max();
         let error = StepError { retry_after, ..StepError::new(class, message) };
+        let error = match &first.cause {
+            Some(cause) => error.cause(cause.to_string()),
+            None => error,
+        };
         Err(match &first.help {
             Some(help) => error.help(help.clone()),
             None => error,

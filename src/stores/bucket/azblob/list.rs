@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use http::{HeaderMap, Method};
 
 use super::super::address::decoded;
-use super::super::types::{BucketError, Condition, Entry, Page, PageQuery};
+use super::super::types::{BucketError, Circle, Condition, Entry, Page, PageQuery};
 use super::super::xml::{self, Met};
 use super::Azblob;
 use super::blob::{hex, put_condition};
@@ -22,6 +22,7 @@ const STARTS_FROM: &str = "2026-02-06";
 
 impl Azblob {
     pub(super) async fn list_page(&self, mut query: PageQuery) -> Result<Page, BucketError> {
+        let mut circle = Circle::default();
         loop {
             let mut page = self.one_page(&query, None).await?;
             // What cannot list from a key on begins at the beginning: what was asked for is left.
@@ -29,11 +30,15 @@ impl Azblob {
                 page.entries.retain(|entry| entry.key.as_str() > after);
                 page.prefixes.retain(|prefix| prefix.as_str() > after || after.starts_with(prefix.as_str()));
             }
-            if page.next.is_some() && page.entries.is_empty() && page.prefixes.is_empty() {
-                query.token = page.next;
-                continue;
+            match page.next {
+                Some(next) if page.entries.is_empty() && page.prefixes.is_empty() => {
+                    if !circle.goes_on(&next, false) {
+                        return Err(Circle::failure(&self.name).into());
+                    }
+                    query.token = Some(next);
+                }
+                _ => return Ok(page),
             }
-            return Ok(page);
         }
     }
 
@@ -73,13 +78,14 @@ impl Azblob {
     /// The names that may have nothing but blocks: they are empty, and no checksum is kept with them.
     pub(super) async fn uncommitted(&self, prefix: &str) -> Result<Vec<String>, BucketError> {
         let mut query = PageQuery { prefix: prefix.to_owned(), ..PageQuery::default() };
-        let mut found = Vec::new();
+        let (mut found, mut circle) = (Vec::new(), Circle::default());
         loop {
             let page = self.one_page(&query, Some("uncommittedblobs")).await?;
             let empty = page.entries.into_iter().filter(|entry| entry.facts.size == 0 && entry.md5.is_none());
             found.extend(empty.map(|entry| entry.key));
             match page.next {
-                Some(next) => query.token = Some(next),
+                Some(next) if circle.goes_on(&next, false) => query.token = Some(next),
+                Some(_) => return Err(Circle::failure(&self.name).into()),
                 None => return Ok(found),
             }
         }

@@ -25,6 +25,9 @@ const CRC: &str = "x-ms-content-crc64";
 /// How long a signed address of a copy's source holds.
 const HOLDS: Duration = Duration::from_hours(1);
 
+/// Seconds that a signature holds.
+const HOLDS_FOR: i64 = 15 * 60;
+
 /// A request before it is signed.
 #[derive(Clone, Default)]
 pub(super) struct Call<'a> {
@@ -84,6 +87,9 @@ impl Azblob {
                 self.has_no_crc.store(true, Ordering::Relaxed);
                 self.add_checksum(&mut call).map_err(Refusal::decided)?;
                 continue;
+            }
+            if refusal.skew(jiff::Timestamp::now()).is_some_and(|ahead| ahead.abs() > HOLDS_FOR) && signer.is_some() {
+                "RequestTimeTooSkewed".clone_into(&mut refusal.code);
             }
             refusal.may_be_done = may_be_done;
             may_be_done |= refusal.leaves_doubt();

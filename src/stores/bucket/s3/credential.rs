@@ -80,15 +80,38 @@ impl Keyring {
         if let Some(key) = self.fresh(day) {
             return Ok(key);
         }
-        let loaded = self.source.provide_credential_dyn(&self.context).await;
-        let credential = match loaded {
-            Ok(Some(credential)) => credential,
-            Ok(None) => return Err(Refusal::decided(no_key())),
-            Err(error) => return Err(Refusal::decided(unsigned(&error))),
-        };
-        let key = Arc::new(Key::new(credential, day, &self.region));
+        let key = Arc::new(Key::new(self.load().await?, day, &self.region));
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
         Ok(key)
+    }
+
+    async fn load(&self) -> Result<Credential, Refusal> {
+        match self.source.provide_credential_dyn(&self.context).await {
+            Ok(Some(credential)) => Ok(credential),
+            Ok(None) => Err(Refusal::decided(no_key())),
+            Err(error) => Err(Refusal::decided(unsigned(&error))),
+        }
+    }
+
+    /// Whether there is another key by now than the one that was refused: a file that holds it was rewritten. It is then
+    /// the one in use.
+    pub async fn has_another(&self, refused: &Arc<Key>) -> bool {
+        let _one = self.loading.lock().await;
+        let is_held =
+            self.held.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|held| Arc::ptr_eq(held, refused));
+        if !is_held {
+            return true;
+        }
+        let Ok(now) = self.load().await else { return false };
+        let was = &refused.credential;
+        if (&now.access_key_id, &now.secret_access_key, &now.session_token)
+            == (&was.access_key_id, &was.secret_access_key, &was.session_token)
+        {
+            return false;
+        }
+        let key = Arc::new(Key::new(now, &refused.day, &self.region));
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        true
     }
 
     fn fresh(&self, day: &str) -> Option<Arc<Key>> {

@@ -9,7 +9,7 @@ use super::super::address::decoded;
 use super::super::checksum::{Checksum, ChecksumKind, md5_of_etag};
 use super::super::header;
 use super::super::repeat::Refusal;
-use super::super::types::{BucketError, Condition, Entry, Page, PageQuery, Upload};
+use super::super::types::{BucketError, Circle, Condition, Entry, Page, PageQuery, Upload};
 use super::super::xml::{self, Met};
 use super::S3;
 use super::object::put_condition;
@@ -81,7 +81,7 @@ impl S3 {
     }
 
     pub(super) async fn list_uploads(&self, prefix: &str) -> Result<Vec<Upload>, BucketError> {
-        let mut found = Vec::new();
+        let (mut found, mut circle) = (Vec::new(), Circle::default());
         let mut behind: Option<(String, String)> = None;
         loop {
             let mut asked = vec![("uploads", ""), ("encoding-type", "url")];
@@ -97,7 +97,7 @@ impl S3 {
                 .await
                 .map_err(|refusal| self.failed_bucket(refusal, "list the uploads of"))?;
             let (uploads, next) = parse_uploads(answer.body())?;
-            let is_new = next.is_some() && next != behind;
+            let is_new = next.as_ref().is_some_and(|(key, id)| circle.goes_on(&format!("{key} {id}"), false));
             // Some services take no notice of the prefix.
             found.extend(uploads.into_iter().filter(|upload| upload.key.starts_with(prefix)));
             if !is_new {

@@ -12,7 +12,7 @@ mod request;
 mod service;
 mod sign;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::Patience;
@@ -62,6 +62,8 @@ struct Learned {
     no_checksum_of_reads: AtomicBool,
     no_batch_delete: AtomicBool,
     no_tags: AtomicBool,
+    /// Seconds by which the service's clock is ahead of this machine's.
+    clock_ahead: AtomicI64,
 }
 
 /// The checksums that writes carry, the best first. The last: none.
@@ -134,6 +136,7 @@ impl S3 {
                 no_checksum_of_reads: AtomicBool::new(false),
                 no_batch_delete: AtomicBool::new(false),
                 no_tags: AtomicBool::new(false),
+                clock_ahead: AtomicI64::new(0),
             },
         })
     }

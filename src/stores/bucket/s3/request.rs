@@ -99,14 +99,15 @@ impl S3 {
         let mut tries = self.wire.tries();
         let mut may_be_done = false;
         let mut moves = 0;
-        let mut has_renewed = false;
+        let (mut has_renewed, mut has_set_clock) = (false, false);
         loop {
+            let at = self.clock();
             let place = self.place();
             let (mut parts, body) = self.request(call, &place).map_err(Refusal::decided)?.into_parts();
             let (key, asked) = match &place.keyring {
                 None => (None, self.wire.ask(Request::from_parts(parts, body), call.may_hide_error).await),
                 Some(keyring) => {
-                    let now = sign::now();
+                    let now = sign::written(at);
                     match keyring.key(&now[..8]).await {
                         Ok(key) => {
                             key.sign(&mut parts, &now).ok_or_else(|| Refusal::decided(not_signed()))?;
@@ -144,6 +145,19 @@ impl S3 {
                 keyring.forget(key);
                 continue;
             }
+            if let Some(ahead) = refusal.skew(at).filter(|_| place.keyring.is_some() && !has_set_clock) {
+                has_set_clock = true;
+                self.set_clock(ahead);
+                continue;
+            }
+            if let (Some(keyring), Some(key)) = (&place.keyring, &key)
+                && is_unknown_key(&refusal)
+                && !has_renewed
+                && keyring.has_another(key).await
+            {
+                has_renewed = true;
+                continue;
+            }
             refusal.may_be_done = may_be_done;
             may_be_done |= refusal.leaves_doubt();
             if !refusal.may_pass() || !tries.again(refusal.retry_after).await {
@@ -165,6 +179,18 @@ impl S3 {
             header::put(request.headers_mut(), "x-amz-request-payer", "requester")?;
         }
         Ok(request)
+    }
+
+    /// Now, by the service's clock as far as it is known.
+    fn clock(&self) -> jiff::Timestamp {
+        let now = jiff::Timestamp::now();
+        let ahead = jiff::SignedDuration::from_secs(self.learned.clock_ahead.load(Ordering::Relaxed));
+        now.checked_add(ahead).unwrap_or(now)
+    }
+
+    fn set_clock(&self, ahead: i64) {
+        let ahead = self.learned.clock_ahead.fetch_add(ahead, Ordering::Relaxed) + ahead;
+        tracing::warn!(bucket = self.name, seconds = -ahead, "this machine's clock is wrong: requests are signed by the store's");
     }
 
     fn move_to(&self, place: &Arc<Place>, region: &str) {
@@ -267,4 +293,9 @@ fn other_region(refusal: &Refusal, region: &str) -> Option<String> {
 fn has_expired(refusal: &Refusal, method: &Method) -> bool {
     matches!(refusal.code.as_str(), "ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException" | "RequestExpired")
         || (*method == Method::HEAD && refusal.status == 400)
+}
+
+/// Whether the key is none of the service's any more: its source may have another by now.
+fn is_unknown_key(refusal: &Refusal) -> bool {
+    matches!(refusal.code.as_str(), "InvalidAccessKeyId" | "InvalidToken" | "SignatureDoesNotMatch")
 }

@@ -76,9 +76,9 @@ impl Key {
     }
 }
 
-/// Now, as signatures write it: `20260131T235959Z`. Its first eight characters are the day.
-pub(super) fn now() -> String {
-    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+/// A moment as signatures write it: `20260131T235959Z`. Its first eight characters are the day.
+pub(super) fn written(at: jiff::Timestamp) -> String {
+    let now = at.to_zoned(jiff::tz::TimeZone::UTC);
     let (date, time) = (now.date(), now.time());
     format!("{:04}{:02}{:02}T{:02}{:02}{:02}Z", date.year(), date.month(), date.day(), time.hour(), time.minute(), time.second())
 }
@@ -125,7 +125,7 @@ mod tests {
                 let request = request.header("x-amz-meta-mark", "one two").header("content-type", "text/plain");
                 let (parts, ()) = request.body(()).expect("a request").into_parts();
                 let (ours, theirs) = loop {
-                    let at = now();
+                    let at = written(jiff::Timestamp::now());
                     let (mut ours, mut theirs) = (parts.clone(), parts.clone());
                     Key::new(credential.clone(), &at[..8], "eu-x-1").sign(&mut ours, &at).expect("signed");
                     let signer = reqsign_aws_v4::RequestSigner::new("s3", "eu-x-1");
