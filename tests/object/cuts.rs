@@ -19,8 +19,8 @@ const SIZES: [usize; 2] = [300_001, (17 << 20) + 3];
 const PATIENCE: Patience = Patience {
     request: Duration::from_secs(20),
     transfer: Duration::from_secs(20),
-    repeats: 8,
-    wait: Duration::from_millis(10),
+    repeats: 12,
+    wait: Duration::from_millis(40),
     at_once: 64,
 };
 

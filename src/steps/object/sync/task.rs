@@ -108,6 +108,19 @@ pub async fn note(transfer: Arc<Transfer>, mut tasks: Vec<Task>) -> (Vec<Task>, 
     (tasks, noted)
 }
 
+impl Transfer {
+    /// Deletes what the source does not list. A bucket is asked once more: a page of its listing that left names out must
+    /// not delete their objects.
+    pub async fn delete(&self, key: &str) -> Result<(), StepError> {
+        if self.source.bucket().is_some() && self.source.must_take(key).is_ok() && self.source.stat(key).await?.is_some() {
+            let message = format!("`{key}` is not deleted in `{}`: it is in `{}`", self.target.label(), self.source.label());
+            return Err(StepError::transient(format!("{message} too, although the listing there left it out"))
+                .help("try again; if this goes on, that store does not list all that it holds"));
+        }
+        self.target.remove(key).await
+    }
+}
+
 pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
     let failed = |key: &str, trouble: Trouble| Ended::Failed { key: key.to_owned(), trouble };
     match task {

@@ -242,17 +242,6 @@ impl Transfer {
         is_seen.await.map(drop)
     }
 
-    /// Deletes what the source does not list. A bucket is asked once more: a page of its listing that left names out must
-    /// not delete their objects.
-    pub async fn delete(&self, key: &str) -> Result<(), StepError> {
-        if self.source.bucket().is_some() && self.source.must_take(key).is_ok() && self.source.stat(key).await?.is_some() {
-            let message = format!("`{key}` is not deleted in `{}`: it is in `{}`", self.target.label(), self.source.label());
-            return Err(StepError::transient(format!("{message} too, although the listing there left it out"))
-                .help("try again; if this goes on, that store does not list all that it holds"));
-        }
-        self.target.remove(key).await
-    }
-
     /// Copies an object.
     pub async fn copy(self: &Arc<Self>, job: &Job) -> Result<Copied, Trouble> {
         let key = &job.listed.key;
