@@ -211,6 +211,16 @@ impl Graph {
     }
 }
 
+/// The key by which a step goes on until it is told to stop, and the one inside it that would end it. A template may say
+/// anything: the step itself sees what comes of it.
+fn endless(step: &StepSpec) -> Option<(&str, &str)> {
+    let told = step.info.as_ref()?.config.get("x-endless")?;
+    let (key, unless) = (told.get("key")?.as_str()?, told.get("unless")?.as_str()?);
+    let value = step.with.get(key)?;
+    let is_endless = value.as_bool() == Some(true) || value.as_object().is_some_and(|map| !map.contains_key(unless));
+    is_endless.then_some((key, unless))
+}
+
 /// Checks the background steps and fills in what `background: true` stands for.
 pub(crate) fn background(pipeline: &mut Pipeline, graphs: &[Graph; 2], problems: &mut Vec<Problem>) {
     let file = std::sync::Arc::clone(&pipeline.file);
@@ -219,6 +229,14 @@ pub(crate) fn background(pipeline: &mut Pipeline, graphs: &[Graph; 2], problems:
         for at in 0..list.len() {
             let step = &list[at];
             if step.background.is_none() && !step.background_true {
+                if let Some((key, unless)) = endless(step) {
+                    let message = format!("step `{}` has no end: nothing tells it to stop", step.id);
+                    problems.push(
+                        Problem::new(Code::NoBackground, &file, step.key_span("uses"), message)
+                            .label(format!("goes on for ever with `{key}`"))
+                            .help(format!("write `background: {{ until: STEP }}` beside it, or `{key}: {{ {unless}: … }}`")),
+                    );
+                }
                 continue;
             }
             let span = step.span_of("background");

@@ -37,3 +37,29 @@ fn a_key_that_has_another_name_now_is_told_so() {
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert!(said.contains("has no key `delete`") && said.contains("`delete: true` is now `mode: mirror`"), "{said}");
 }
+
+#[test]
+fn a_step_that_follows_without_end_is_told_so() {
+    let bench = Bench::new();
+    let text = |more: &str, follow: &str| {
+        format!(
+            "steps:\n  - id: a\n    uses: object.sync\n{more}    with: {{ from: ./a, to: ./b, follow: {follow} }}\n  - {{ id: b, uses: command, needs: [a], with: {{ run: x }} }}\n"
+        )
+    };
+    for (more, follow, code) in [
+        ("", "true", 2),
+        ("", "{ every: 1m }", 2),
+        ("", "{ until_lag: 5s }", 0),
+        ("", "false", 0),
+        ("    background: { until: b }\n", "true", 0),
+    ] {
+        bench.write("p.yaml", &text(more, follow));
+        let ran = bench.ferry(&["check", "p.yaml"]).output().expect("it starts");
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(code), "{more}{follow}: {said}");
+        assert!(
+            code == 0 || said.contains("write `background: { until: STEP }` beside it, or `follow: { until_lag: … }`"),
+            "{said}"
+        );
+    }
+}

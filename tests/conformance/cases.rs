@@ -257,6 +257,27 @@ pub fn cases() -> Vec<Case> {
             objects,
             End::Failed,
         ),
+        case(
+            "sync that follows until it has caught up",
+            "object.sync",
+            |_| json!({ "from": "old:up/", "to": "new:up/", "follow": { "until_lag": "1h" }, "concurrency": 1 }),
+            objects,
+            End::Well,
+        ),
+        case(
+            "sync that follows",
+            "object.sync",
+            |_| json!({ "from": "old:up/", "to": "new:up/", "follow": true }),
+            objects,
+            End::Never,
+        ),
+        case(
+            "sync that follows what it takes away",
+            "object.sync",
+            |_| json!({ "from": "old:up/", "to": "new:up/", "follow": true, "mode": "move" }),
+            objects,
+            End::Failed,
+        ),
         case("sync of nothing", "object.sync", |_| json!({ "from": "old:none/", "to": "new:up/" }), objects, End::Failed),
         case(
             "compare",

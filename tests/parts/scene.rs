@@ -23,6 +23,7 @@ pub struct Heard {
     pub checkpoints: Mutex<Vec<Value>>,
     pub warnings: Mutex<Vec<String>>,
     pub lines: Mutex<Vec<String>>,
+    pub readies: std::sync::atomic::AtomicU32,
 }
 
 impl Signals for Heard {
@@ -35,7 +36,9 @@ impl Signals for Heard {
         Box::pin(async { Ok(()) })
     }
 
-    fn ready(&self) {}
+    fn ready(&self) {
+        self.readies.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
 
     fn warn(&self, text: &str) {
         self.warnings.lock().expect("not poisoned").push(text.to_owned());

@@ -15,13 +15,14 @@ use crate::steps::ObjectSync;
 const PLACES: [&str; 2] = ["from", "to"];
 
 /// What a value is called in the help, where `VALUE` says too little.
-const NAMES: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 7] = [
     ("include", "GLOB"),
     ("exclude", "GLOB"),
     ("concurrency", "COUNT"),
     ("max_delete", "COUNT"),
     ("bandwidth", "RATE"),
     ("verify", "HOW"),
+    ("follow", "LAG"),
 ];
 
 /// The flags that were given, as a configuration has them.

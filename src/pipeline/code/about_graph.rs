@@ -22,7 +22,8 @@ steps:
         },
         Code::NoBackground => About {
             why: "A background step serves others while it runs, and ends when the step under `until` is over. Its type has \
-                  to be made for that, and `until` has to be a step that is not over before it starts.",
+                  to be made for that, and `until` has to be a step that is not over before it starts. A step that ends \
+                  only when it is told to (`follow: true`) has to run like this.",
             wrong: "
 steps:
   - id: copy

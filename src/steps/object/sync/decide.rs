@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use super::copy::Job;
+use super::failures::there_is_no_point;
 use super::ledger::Touched;
 use super::limits::Mode;
 use super::manifest::{Entry, Sides};
 use super::plan::is_copied;
 use super::task::Task;
 use super::window::Done;
-use super::work::{Work, there_is_no_point};
+use super::work::Work;
 use crate::error::StepError;
 use crate::steps::object::merge::Pair;
 use crate::steps::object::same::{Answer, Rule};
@@ -30,7 +31,7 @@ impl Work<'_> {
             Ok(true) => {}
             Ok(false) => {
                 let is_left_out = listed.kind.is_left_out();
-                if is_left_out {
+                if is_left_out && self.window.token.pass == 0 {
                     self.window.token.done.warnings += 1;
                     let what = if listed.kind == Kind::Link { "a symbolic link" } else { "neither a file nor a folder" };
                     self.ctx.warn(format!("`{key}` is {what} and is left out"));
@@ -43,13 +44,21 @@ impl Work<'_> {
                 return there_is_no_point(self);
             }
         }
+        let last = if self.window.token.pass > 0 { self.named(&key)? } else { None };
+        let last = last.filter(|last| target.as_ref().is_some_and(|there| last.is_still(&there.facts)));
         let mine = self.earlier.remove(&key);
         let answer = target.as_ref().map_or(Answer::Different, |there| self.compare(&listed, there, mine.as_ref()));
         if answer == Answer::Same {
             let there = target.as_ref().expect("only what is there is the same");
             let mine = mine.filter(|touched| !touched.is_deleted && touched.is_ours(&there.facts));
+            // What an earlier pass has copied was counted there.
+            let mine = mine.filter(|touched| touched.pass == self.window.token.pass);
             let Some(touched) = mine else {
                 let entry = self.there_already(&listed, Some(there));
+                let entry = match &last {
+                    Some(last) => Entry { blake3: last.blake3.as_deref(), copied: last.copied, ..entry },
+                    None => entry,
+                };
                 return self.window.close(key, Done::Skipped, Some(&entry));
             };
             let bytes = listed.facts.size;
@@ -67,8 +76,11 @@ impl Work<'_> {
             let done = Done::Copied { bytes, is_overwrite, is_inside, is_verified: false };
             return self.window.close(key, done, Some(&entry));
         }
-        let is_ours = mine.is_some_and(|touched| touched.was.is_none());
+        let is_ours = mine.is_some_and(|touched| touched.was.is_none()) || last.as_ref().is_some_and(|last| last.copied);
         let number = self.window.open(key);
+        if let Some(last) = &last {
+            self.window.fall_back(number, &last.entry());
+        }
         let keeps_versions = target.is_some() && self.transfer.target.abilities().versions;
         let job = Job { number, listed, there: target, was: None, is_ours };
         // What has to be looked at first is written down once it is known to be copied.
@@ -114,7 +126,7 @@ impl Work<'_> {
 
     pub(super) fn sides(&self, listed: &Listed, source: &Facts, target: &Facts) -> Option<Sides> {
         let both = || Sides { source: source.clone(), changed: listed.changed, target: target.clone() };
-        (self.config.mode == Mode::Move).then(both)
+        (self.config.mode == Mode::Move || self.config.follow.way().is_some()).then(both)
     }
 
     fn decide_deletion(&mut self, pair: Pair) -> Result<(), StepError> {

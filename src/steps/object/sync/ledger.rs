@@ -30,6 +30,11 @@ pub enum Line {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<String>,
     },
+    /// Another pass of a sync that follows begins.
+    Pass {
+        /// Its number; the first is 0 and has no such line.
+        number: u64,
+    },
     /// An object is about to be created where there was none.
     Create {
         /// Its name.

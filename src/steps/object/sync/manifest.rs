@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ use crate::stores::Facts;
 
 /// Its name in the step's folder.
 pub const NAME: &str = "manifest.jsonl.zst";
+/// The name of the one that a later pass writes, until it takes the place of the first.
+const NEXT: &str = "manifest-next.jsonl.zst";
 /// Text that is kept before it is compressed.
 const KEEP: usize = 256 << 10;
 
@@ -37,7 +40,7 @@ pub struct Entry<'a> {
     pub md5: Option<&'a str>,
     /// Whether this sync copied it.
     pub copied: bool,
-    /// With `mode: move`: both objects, as they were when the copy was known to be whole.
+    /// With `mode: move` and `follow`: both objects, as they were when the copy was known to be whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sides: Option<Sides>,
 }
@@ -81,9 +84,17 @@ fn failed(path: &Path, doing: &str, error: std::io::Error) -> StepError {
 }
 
 impl Manifest {
-    /// Opens the manifest of a step and cuts it back to this length, the last that [`Manifest::sync`] gave.
-    pub fn open(scratch: &Path, length: u64) -> Result<Self, StepError> {
+    /// Opens the whole manifest of a sync that has followed.
+    pub fn open_whole(scratch: &Path) -> Result<Self, StepError> {
         let path = scratch.join(NAME);
+        let length = std::fs::metadata(&path).map_err(|error| failed(&path, "open", error))?.len();
+        let _ = std::fs::remove_file(scratch.join(NEXT));
+        Self::open(scratch, 0, length)
+    }
+
+    /// Opens the manifest of a pass and cuts it back to this length, the last that [`Manifest::sync`] gave.
+    pub fn open(scratch: &Path, pass: u64, length: u64) -> Result<Self, StepError> {
+        let path = scratch.join(if pass == 0 { NAME } else { NEXT });
         let io = |error| failed(&path, "open", error);
         std::fs::create_dir_all(scratch).map_err(io)?;
         let mut file = File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(io)?;
@@ -132,6 +143,12 @@ impl Manifest {
         self.file.stream_position().map_err(|error| failed(&self.path, "write", error))
     }
 
+    /// Brings it to disk.
+    pub fn settle(&mut self) -> Result<(), StepError> {
+        self.flush()?;
+        self.file.sync_data().map_err(|error| failed(&self.path, "write", error))
+    }
+
     /// Ends it: gives its path and the SHA-256 of its text.
     pub fn finish(mut self) -> Result<(PathBuf, String), StepError> {
         self.flush()?;
@@ -166,9 +183,57 @@ pub struct Named {
     /// The BLAKE3 of what was sent.
     #[serde(default)]
     pub blake3: Option<String>,
+    /// The target's `ETag`.
+    #[serde(default)]
+    pub etag: Option<String>,
+    /// The MD5 that both stores list.
+    #[serde(default)]
+    pub md5: Option<String>,
+    /// Whether this sync copied it.
+    pub copied: bool,
     /// What a move has to find again.
     #[serde(default)]
     pub sides: Option<Sides>,
+}
+
+impl Named {
+    /// As it was written.
+    pub fn entry(&self) -> Entry<'_> {
+        Entry {
+            key: &self.key,
+            size: self.size,
+            blake3: self.blake3.as_deref(),
+            etag: self.etag.as_deref(),
+            md5: self.md5.as_deref(),
+            copied: self.copied,
+            sides: self.sides.clone(),
+        }
+    }
+
+    /// Whether what is at the target now is what was there then.
+    pub fn is_still(&self, there: &Facts) -> bool {
+        self.sides.as_ref().is_some_and(|sides| sides.target.is_surely(there))
+    }
+}
+
+/// What a manifest names, in order.
+pub type Copies = Peekable<Box<dyn Iterator<Item = Result<Named, StepError>> + Send + Sync>>;
+
+/// What the whole manifest in this folder names.
+pub fn copies(scratch: &Path) -> Result<Copies, StepError> {
+    let named: Box<dyn Iterator<Item = _> + Send + Sync> = Box::new(read(&scratch.join(NAME))?);
+    Ok(named.peekable())
+}
+
+/// Puts the manifest of a later pass, of this length, in the place of the one before. Twice does no harm.
+pub fn turn(scratch: &Path, length: u64) -> Result<(), StepError> {
+    let next = scratch.join(NEXT);
+    // A shorter one was begun behind it: then this one is in its place already.
+    if std::fs::metadata(&next).is_ok_and(|next| next.len() >= length) {
+        let renamed = std::fs::rename(&next, scratch.join(NAME)).and_then(|()| File::open(scratch)?.sync_all());
+        renamed.map_err(|error| failed(&next, "rename", error))?;
+    }
+    Ok(())
 }
 
 /// The objects of a manifest that was flushed, in order.
@@ -198,17 +263,17 @@ mod tests {
     #[test]
     fn an_attempt_that_goes_on_ends_with_the_same_digest() {
         let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-        let mut whole = Manifest::open(one.path(), 0).expect("opened");
+        let mut whole = Manifest::open(one.path(), 0, 0).expect("opened");
         for key in ["a", "b", "c"] {
             whole.push(&line(key)).expect("written");
         }
-        let mut first = Manifest::open(two.path(), 0).expect("opened");
+        let mut first = Manifest::open(two.path(), 0, 0).expect("opened");
         first.push(&line("a")).expect("written");
         let length = first.flush().expect("written");
         // Written after the last checkpoint: the next attempt writes it again.
         first.push(&line("b")).expect("written");
         first.flush().expect("written");
-        let mut second = Manifest::open(two.path(), length).expect("opened");
+        let mut second = Manifest::open(two.path(), 0, length).expect("opened");
         for key in ["b", "c"] {
             second.push(&line(key)).expect("written");
         }

@@ -6,6 +6,8 @@
 mod carry;
 mod copy;
 mod decide;
+mod failures;
+mod follow;
 mod hash;
 mod last_look;
 mod ledger;
@@ -31,11 +33,12 @@ use serde_json::Value;
 
 use self::carry::{StorageClass, Tags};
 use self::copy::ServerSide;
+use self::follow::Follow;
 use self::limits::{Bandwidth, MaxDelete, Mode, Verify};
 pub use self::plan::{SyncBefore, is_copied};
 use super::filter::Filter;
 use super::same::Rule;
-use crate::catalogue::{Interrupted, Traits, Undo};
+use crate::catalogue::{Background, Interrupted, Traits, Undo};
 use crate::error::StepError;
 use crate::steps::{Depth, Preview, Step, StepContext};
 use crate::stores::Store;
@@ -67,6 +70,7 @@ use crate::stores::Store;
 /// no copy before they are there.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-endless" = { "key": "follow", "unless": "until_lag" }))]
 #[schemars(extend("x-formerly" = { "delete": "`delete: true` is now `mode: mirror`, and `delete: false` is what happens without `mode`" }))]
 pub struct ObjectSync {
     /// Where the objects are: `store:prefix/`, a URL such as `s3://bucket/prefix/`, or a directory.
@@ -94,6 +98,11 @@ pub struct ObjectSync {
     /// `1%`.
     #[serde(default)]
     pub max_delete: Option<MaxDelete>,
+    /// Goes on after the first pass, and copies what changes: `true` until the step under `background: { until: … }` is
+    /// over, `5s` (or `{ until_lag: 5s }`) until a pass took no longer than that; `{ every: 1m }` begins a pass no oftener. The steps
+    /// behind it may start after the first pass. Not with `mode: move`.
+    #[serde(default)]
+    pub follow: Follow,
     /// Reads copied objects again at the target and compares their BLAKE3 with that of what was sent: `full` (or true), or
     /// a part of them, `sample 5%`.
     #[serde(default)]
@@ -160,6 +169,16 @@ pub struct SyncOutput {
     pub verified: u64,
     /// Warnings given.
     pub warnings: u64,
+    /// How often both places were walked through, whole. 1 unless it follows.
+    #[serde(default)]
+    pub passes: u64,
+    /// The beginning of the last pass that found nothing to do: then both sides were equal. Nothing, if none did.
+    #[serde(default)]
+    pub equal_at: Option<String>,
+    /// How long the last whole pass took, from the beginning of its listing to its last object: the target was no further
+    /// behind than this at its end.
+    #[serde(default)]
+    pub lag: String,
     /// The most requests that were under way at once.
     #[serde(default)]
     pub concurrency: u64,
@@ -201,6 +220,8 @@ with:
   exclude: ['*.tmp']
 ";
 
+    const BACKGROUND: Background = Background::ReadyWhenSaid;
+
     type Before = SyncBefore;
     type Output = SyncOutput;
 
@@ -209,6 +230,10 @@ with:
     }
 
     async fn inspect(&self, ctx: &StepContext) -> Result<SyncBefore, StepError> {
+        if self.mode == Mode::Move && self.follow.way().is_some() {
+            return Err(StepError::permanent("`follow` keeps two places equal, and `mode: move` empties one of them")
+                .help("follow with `mode: copy` or `mode: mirror`, and move what is left in a later step"));
+        }
         let (source, target) = (self.source(ctx)?, ctx.stores.open(&self.to, &ctx.base)?);
         Self::refuse_overlap(&source, &target).await?;
         source.must_exist().await?;

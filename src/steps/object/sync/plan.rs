@@ -193,6 +193,7 @@ pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
     if deletes > 0 {
         does.push(format!("deletes {} only at the target", objects(deletes)));
     }
+    does.extend(config.follow.told());
     let mut warnings = before.kept.warnings(from, to);
     if before.objects == 0 && !config.allow_empty {
         warnings.push(format!("there is nothing at `{from}` now: the step fails if that stays so"));
@@ -233,7 +234,10 @@ pub fn preview(before: &SyncBefore, config: &ObjectSync) -> Preview {
     Preview {
         does: does.join("; "),
         undo,
-        already_done: copies + before.read + before.ask + deletes == 0 && before.objects > 0 && !is_move,
+        already_done: copies + before.read + before.ask + deletes == 0
+            && before.objects > 0
+            && !is_move
+            && config.follow.way().is_none(),
         bytes: Some(before.bytes),
         objects: Some(copies),
         warnings,

@@ -5,20 +5,16 @@
 //! be there, and the source must still be the object that was copied. Then the deletion is written down, and only then
 //! made, under the condition that nobody has written to the object in between.
 
-use std::iter::Peekable;
-
+use super::failures::there_is_no_point;
 use super::ledger::{Line, Moved};
 use super::manifest::{self, Named};
 use super::task::Task;
 use super::window::Done;
-use super::work::{Work, there_is_no_point};
+use super::work::Work;
 use crate::error::StepError;
 use crate::steps::object::merge::Pair;
 use crate::steps::object::{objects, some};
 use crate::stores::{Listed, classify};
-
-/// What the manifest names, in order.
-pub type Copies = Peekable<Box<dyn Iterator<Item = Result<Named, StepError>> + Send + Sync>>;
 
 /// How many names of what was left alone are kept for the warning.
 const NAMES: usize = 5;
@@ -27,8 +23,7 @@ impl Work<'_> {
     /// Deletes at the source what is at the target.
     pub(super) async fn remove(&mut self) -> Result<(), StepError> {
         self.window.manifest.flush()?;
-        let named: Box<dyn Iterator<Item = _> + Send + Sync> = Box::new(manifest::read(self.window.manifest.path())?);
-        self.copies = Some(named.peekable());
+        self.copies = Some(manifest::copies(&self.ctx.scratch)?);
         if self.window.token.after.is_none() {
             self.see_apart().await?;
         }
@@ -75,7 +70,7 @@ impl Work<'_> {
     }
 
     /// What the manifest says of this name.
-    fn named(&mut self, key: &str) -> Result<Option<Named>, StepError> {
+    pub(super) fn named(&mut self, key: &str) -> Result<Option<Named>, StepError> {
         let Some(copies) = &mut self.copies else { return Ok(None) };
         loop {
             match copies.next_if(|named| named.as_ref().map_or(true, |named| named.key.as_str() <= key)) {

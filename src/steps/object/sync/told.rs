@@ -29,6 +29,8 @@ pub struct Told {
     pub unfinished: BTreeMap<String, Vec<Unfinished>>,
     /// The folders that were created.
     pub folders: BTreeSet<String>,
+    /// The last pass that began.
+    pub pass: u64,
     /// What was, or was about to be, deleted at the source.
     pub removed: BTreeMap<String, Moved>,
 }
@@ -59,6 +61,8 @@ pub struct Touched {
     pub from: Option<(Facts, Option<jiff::Timestamp>)>,
     /// Whether what the step left was read again.
     pub is_verified: bool,
+    /// The pass that was the last to write it.
+    pub pass: u64,
     /// The sizes that the step was about to write.
     pub sizes: Vec<u64>,
 }
@@ -89,6 +93,10 @@ impl Told {
         let is_over = |key: &str| after.is_some_and(|after| key <= after);
         let (key, was, size) = match line {
             Line::Place { .. } => return,
+            Line::Pass { number } => {
+                self.pass = number;
+                return;
+            }
             Line::Folder { key } => {
                 self.folders.insert(key);
                 return;
@@ -147,10 +155,20 @@ impl Told {
         if is_over(&key) {
             return;
         }
-        let new = Touched { was, is_deleted: false, left: None, blake3: None, from: None, is_verified: false, sizes: Vec::new() };
+        let new = Touched {
+            was,
+            is_deleted: false,
+            left: None,
+            blake3: None,
+            from: None,
+            is_verified: false,
+            pass: 0,
+            sizes: Vec::new(),
+        };
         let known = self.touched.entry(key).or_insert(new);
         (known.left, known.blake3, known.from, known.is_verified) = (None, None, None, false);
         known.is_deleted = size.is_none();
+        known.pass = self.pass;
         known.sizes.extend(size);
     }
 }

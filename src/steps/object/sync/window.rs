@@ -31,6 +31,18 @@ pub struct Token {
     /// Whose deletions they are.
     #[serde(default)]
     pub mode: Mode,
+    /// Which pass it is, of a sync that follows: the first is 0.
+    #[serde(default)]
+    pub pass: u64,
+    /// When it began.
+    #[serde(default)]
+    pub began: Option<jiff::Timestamp>,
+    /// How many names it has found with something to do about them, up to there.
+    #[serde(default)]
+    pub found: u64,
+    /// The manifest of this pass, which is over, takes the place of the one before.
+    #[serde(default)]
+    pub is_turning: bool,
     /// How long the manifest is, up to there.
     #[serde(default)]
     pub manifest: u64,
@@ -64,7 +76,15 @@ impl Token {
         Some(self.ledger).filter(|length| length.bytes > 0)
     }
 
+    /// The pass is over, and the next one has not begun.
+    pub fn next_pass(&mut self) {
+        self.pass += 1;
+        (self.after, self.began, self.found, self.extra, self.manifest) = (None, None, 0, 0, 0);
+        (self.is_deleting, self.is_turning, self.is_odd) = (false, false, false);
+    }
+
     fn add(&mut self, done: Done) {
+        self.found += u64::from(matches!(done, Done::Copied { .. } | Done::Deleted | Done::Kept | Done::Gone));
         match done {
             Done::Copied { bytes, is_overwrite, is_inside, is_verified } => {
                 self.done.objects += 1;
@@ -135,6 +155,33 @@ impl Window {
     pub fn close(&mut self, key: String, done: Done, entry: Option<&Entry>) -> Result<(), StepError> {
         let number = self.open(key);
         self.finish(number, done, entry)
+    }
+
+    /// What the manifest says of a name that stays undone in the end.
+    pub fn fall_back(&mut self, number: u64, entry: &Entry) {
+        let at = usize::try_from(number - self.first).expect("a number that was given out is in the window");
+        self.names[at].line = entry.line();
+    }
+
+    /// A name could not be done, and nobody knows what is there now.
+    pub fn forget(&mut self, key: &str) {
+        for name in self.names.iter_mut().filter(|name| name.key == key) {
+            name.line.clear();
+        }
+    }
+
+    /// Leaves undone what is not done.
+    pub fn give_up(&mut self) -> Result<(), StepError> {
+        for name in std::mem::take(&mut self.names) {
+            self.first += 1;
+            self.manifest.push(&name.line)?;
+            match name.done {
+                Some(done) => self.token.add(done),
+                None => self.token.found += 1,
+            }
+        }
+        self.copied = 0;
+        Ok(())
     }
 
     /// A name is done.

@@ -10,16 +10,16 @@ use futures::StreamExt as _;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::copy::{Copied, Job, Transfer, Trouble, width};
+use super::failures::there_is_no_point;
 use super::ledger::{self, Ledger, Moved, Told, Touched};
 use super::level::Level;
 use super::limits::{Mode, Verify};
-use super::manifest::{Entry, Manifest};
+use super::manifest::{Copies, Entry, Manifest};
 use super::pace::Pace;
 use super::plan::SyncBefore;
-use super::removal::Copies;
 use super::task::{Ended, Task, note, work_on};
 use super::window::{Done, Token, Window};
-use super::{ObjectSync, SyncOutput, last_look, uploads};
+use super::{ObjectSync, SyncOutput, follow, last_look, uploads};
 use crate::error::{ErrorClass, StepError};
 use crate::steps::object::filter::Filter;
 use crate::steps::object::merge::pairs;
@@ -39,8 +39,6 @@ const WINDOW: usize = 20_000;
 const PAIRS: usize = 256;
 /// How many decided names may wait for their turn.
 const WAITING: usize = 2048;
-/// With more objects than this that cannot be copied, something else is wrong.
-const MOST_FAILURES: u64 = 100;
 /// So many objects may fail for a reason that may pass before the store is taken to be down: one alone, at which a server
 /// stumbles every time, must not keep all others from being copied.
 const MOST_TROUBLES: usize = 3;
@@ -68,7 +66,7 @@ pub(super) struct Work<'a> {
     pub(super) earlier: BTreeMap<String, Touched>,
     /// What an earlier attempt of a move was about to delete at the source.
     pub(super) removed: BTreeMap<String, Moved>,
-    /// What the manifest names, while that is deleted at the source.
+    /// What the manifest names: of the pass before, or of what is deleted at the source.
     pub(super) copies: Option<Copies>,
     /// The first of what a move leaves at the source.
     pub(super) kept: Vec<String>,
@@ -81,13 +79,21 @@ pub(super) struct Work<'a> {
     tasks: JoinSet<Ended>,
     /// What is to be copied, as far as the listings have come.
     pub(super) found: (u64, u64),
-    is_listed: bool,
+    pub(super) is_listed: bool,
+    /// When this pass began in this process.
+    pub(super) began_at: Duration,
+    /// How long the last pass took.
+    pub(super) lag: Duration,
+    /// The duty of a sync that follows ended in mid-pass.
+    pub(super) is_cut: bool,
+    /// Until when what is under way is waited for then.
+    pub(super) last_at: Duration,
     saved: Option<String>,
     saved_at: Duration,
-    failures: Vec<StepError>,
-    failure_count: u64,
+    pub(super) failures: Vec<StepError>,
+    pub(super) failure_count: u64,
     /// How many of them may pass.
-    troubles: usize,
+    pub(super) troubles: usize,
 }
 
 /// Brings the target to where the source is.
@@ -104,6 +110,7 @@ pub async fn sync(
         // The pipeline was edited meanwhile: what the other mode was about to delete is none of this one's business.
         token = Token { mode: config.mode, ledger: token.ledger, ..Token::default() };
     }
+    follow::end_turn(&ctx.scratch, &mut token)?;
     let told = match ctx.attempt.number {
         0 | 1 => None,
         _ => {
@@ -120,7 +127,7 @@ pub async fn sync(
     // Before anything is written: from now on a ledger that is not there is one that was lost.
     token.ledger = ledger.on_disk().await;
     ctx.save(&token).await?;
-    let manifest = Manifest::open(&ctx.scratch, token.manifest)?;
+    let manifest = Manifest::open(&ctx.scratch, token.pass, token.manifest)?;
     let level = Level::new(config.concurrency, ctx.clock.monotonic());
     // What the only copy goes to must have said what has arrived.
     let is_unproven = config.mode == Mode::Move && target.bucket().is_none();
@@ -154,6 +161,10 @@ pub async fn sync(
         ready: VecDeque::new(),
         tasks: JoinSet::new(),
         is_listed: false,
+        began_at: ctx.clock.monotonic(),
+        lag: Duration::ZERO,
+        is_cut: false,
+        last_at: Duration::ZERO,
         saved: None,
         saved_at: ctx.clock.monotonic(),
         failures: Vec::new(),
@@ -174,7 +185,11 @@ pub async fn sync(
 impl Work<'_> {
     fn end(self) -> Result<SyncOutput, StepError> {
         let mut done = self.window.token.done;
-        let (path, digest) = self.window.manifest.finish()?;
+        let manifest = match self.config.follow.way() {
+            Some(_) => Manifest::open_whole(&self.ctx.scratch)?,
+            None => self.window.manifest,
+        };
+        let (path, digest) = manifest.finish()?;
         done.manifest = path.display().to_string();
         done.manifest_sha256 = digest;
         done.concurrency = self.level.highest() as u64;
@@ -182,10 +197,27 @@ impl Work<'_> {
     }
 
     async fn all(&mut self) -> Result<(), StepError> {
+        if let Some(way) = self.config.follow.way() {
+            return self.follow(way).await;
+        }
+        self.begin_pass().await?;
+        self.one_pass().await?;
+        self.end_pass();
+        Ok(())
+    }
+
+    /// All that is copied, and then all that is deleted.
+    pub(super) async fn one_pass(&mut self) -> Result<(), StepError> {
         if !self.window.token.is_deleting {
             self.found = (self.window.token.done.copied, self.window.token.done.bytes);
             self.pass(false).await?;
-            self.nothing_failed()?;
+            if self.is_cut {
+                return Ok(());
+            }
+            if self.failure_count > 0 {
+                // Nothing is deleted before everything is copied.
+                return if self.failures_may_pass() { Ok(()) } else { self.nothing_failed() };
+            }
             let is_empty = self.window.token.done.objects == 0 && self.removed.is_empty();
             if is_empty && !self.config.allow_empty {
                 return Err(StepError::permanent(format!("there is no object to copy at `{}`", self.transfer.source.label())).help(
@@ -195,7 +227,7 @@ impl Work<'_> {
             // A store that keeps names as they are shows what it was given; what only speaks like one (a gateway in front
             // of files) may not.
             let is_kept = self.transfer.target.abilities().is_flat && !self.window.token.is_odd;
-            if self.window.token.done.copied > 0 && !is_kept {
+            if self.window.token.found > 0 && !is_kept {
                 self.window.manifest.flush()?;
                 last_look::all_are_there(self.ctx, &self.transfer.target, self.window.manifest.path()).await?;
             }
@@ -219,33 +251,6 @@ impl Work<'_> {
         self.nothing_failed()
     }
 
-    pub(super) fn nothing_failed(&self) -> Result<(), StepError> {
-        let Some(first) = self.failures.first() else { return Ok(()) };
-        let messages: Vec<&str> = self.failures.iter().take(5).map(|error| error.message.as_str()).collect();
-        let rest = self.failure_count - messages.len() as u64;
-        let rest = if rest > 0 { format!("; and {rest} more, named in the step's log") } else { String::new() };
-        let class = |class: ErrorClass| self.failures.iter().any(|error| error.class == class);
-        let class = match () {
-            () if class(ErrorClass::NeedsPerson) => ErrorClass::NeedsPerson,
-            // The next attempt is for these, whatever else there is.
-            () if self.troubles > 0 => ErrorClass::Transient,
-            () if class(ErrorClass::Permanent) => ErrorClass::Permanent,
-            () => ErrorClass::Transient,
-        };
-        let what = if self.window.token.is_deleting { "deleted" } else { "copied" };
-        let message = format!("{} could not be {what}: {}{rest}", objects(self.failure_count), messages.join("; "));
-        let retry_after = self.failures.iter().filter_map(|error| error.retry_after).max();
-        let error = StepError { retry_after, ..StepError::new(class, message) };
-        let error = match &first.cause {
-            Some(cause) => error.cause(cause.to_string()),
-            None => error,
-        };
-        Err(match &first.help {
-            Some(help) => error.help(help.clone()),
-            None => error,
-        })
-    }
-
     /// One walk over both listings from behind the marker.
     pub(super) async fn pass(&mut self, is_deleting: bool) -> Result<(), StepError> {
         let listed = pairs(&self.transfer.source, &self.transfer.target, self.window.token.after.as_deref(), self.filter);
@@ -254,8 +259,15 @@ impl Work<'_> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.is_listed = false;
         let result = loop {
+            if self.is_cut {
+                (self.decided, self.ready) = (VecDeque::new(), VecDeque::new());
+            }
             self.proceed();
             let is_idle = self.tasks.is_empty() && self.noting.is_none();
+            if self.is_late() {
+                self.stop().await;
+                break Ok(());
+            }
             if self.is_listed && is_idle {
                 break Ok(());
             }
@@ -268,6 +280,10 @@ impl Work<'_> {
             let step = tokio::select! {
                 biased;
                 () = self.ctx.cancel.cancelled() => Err(self.ctx.stopped()),
+                () = self.ctx.over.cancelled(), if self.may_be_cut() => {
+                    self.cut();
+                    Ok(())
+                }
                 noted = async { self.noting.as_mut().expect("it is there").await }, if self.noting.is_some() => {
                     self.noting = None;
                     match noted {
@@ -376,7 +392,8 @@ impl Work<'_> {
                 self.window.finish(number, Done::Kept, None)
             }
             // The marker stays in front of it, so that the next attempt sees it again.
-            Ended::Failed { trouble: Trouble::Object(error), .. } => {
+            Ended::Failed { key, trouble: Trouble::Object(error) } => {
+                self.window.forget(&key);
                 self.fail(error);
                 there_is_no_point(self)
             }
@@ -391,14 +408,6 @@ impl Work<'_> {
                 self.ctx.log(format!("stopped at `{key}`: {}", error.message));
                 Err(error)
             }
-        }
-    }
-
-    pub(super) fn fail(&mut self, error: StepError) {
-        self.ctx.log(format!("failed: {}", error.message));
-        self.failure_count += 1;
-        if self.failures.len() < 20 {
-            self.failures.push(error);
         }
     }
 
@@ -425,7 +434,10 @@ impl Work<'_> {
         let message = if self.window.token.is_deleting {
             Some(format!("{} deleted", objects(self.window.token.done.deleted)))
         } else {
-            (!self.is_listed).then(|| "still listing".to_owned())
+            let pass = self.window.token.pass;
+            let pass = (pass > 0).then(|| format!("pass {}", pass + 1));
+            let listing = (!self.is_listed).then(|| "still listing".to_owned());
+            [pass, listing].into_iter().flatten().reduce(|a, b| format!("{a}, {b}"))
         };
         self.ctx.progress(Progress {
             bytes: Some(moved),
@@ -442,7 +454,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn save(&mut self) -> Result<(), StepError> {
+    pub(super) async fn save(&mut self) -> Result<(), StepError> {
         self.window.token.manifest = self.window.manifest.flush()?;
         self.window.token.ledger = self.transfer.ledger.on_disk().await;
         self.window.token.failed = self.failure_count;
@@ -451,9 +463,4 @@ impl Work<'_> {
         self.saved_at = self.ctx.clock.monotonic();
         Ok(())
     }
-}
-
-/// With so many failures something else is wrong.
-pub(super) fn there_is_no_point(work: &Work<'_>) -> Result<(), StepError> {
-    if work.failure_count >= MOST_FAILURES { work.nothing_failed() } else { Ok(()) }
 }
