@@ -81,6 +81,8 @@ pub struct TypeInfo {
     pub kind: Kind,
     /// Whether and how it runs in the background.
     pub background: Background,
+    /// The programs that it needs on the host that it acts on.
+    pub tools: Vec<String>,
     /// What the type says of a step with this `with` (templates unrendered).
     pub traits: TraitsOf,
 }

@@ -1,4 +1,6 @@
-//! `ferry doctor`: what is missing on this machine.
+//! `ferry doctor`: what is missing on this machine, and on hosts.
+
+mod host;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,24 +11,29 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Context, Exit, Fault};
+use self::host::Patient;
+use super::{Context, Exit, Fault, block_on, nearest};
 use crate::journal::{Journal, JournalError};
-use crate::pipeline::{HostSpec, SecretSpec};
+use crate::pipeline::{HostSpec, Loaded, SecretSpec};
 use crate::units::Span;
 
 /// Every event is on disk before anything follows from it: a disk slower than this is felt.
 const SLOW_DISK: Duration = Duration::from_millis(50);
 
-/// Say what is missing on this machine, and for a pipeline; change nothing
+/// Say what is missing on this machine, on hosts, and for a pipeline; change nothing
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Exit status 2 when something is missing.\n\nExamples:\n  ferry doctor\n  ferry doctor pipelines/shop.yaml\n\n\
+    after_long_help = "Exit status 2 when something is missing.\n\nExamples:\n  ferry doctor\n  ferry doctor pipelines/shop.yaml\n  \
+    ferry doctor pipelines/shop.yaml --host source\n  ferry doctor --host ubuntu@db.aws.example\n\n\
     JSON: {\"ok\", \"checks\": [{\"name\", \"state\": \"fine|odd|missing\", \"says\", \"help\"}]}"
 )]
 pub struct Doctor {
     /// A pipeline whose secrets, hosts and programs are looked for too
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     file: Option<PathBuf>,
+    /// A host: one of FILE by name, else what one would write behind `ssh`; and nothing but hosts is looked at
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -37,7 +44,7 @@ enum State {
     Missing,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct Check {
     name: String,
     state: State,
@@ -59,11 +66,33 @@ impl Check {
 
 impl Doctor {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
-        let mut checks = vec![version(), shell(), certificates()];
-        checks.extend(runs(context)?);
-        if let Some(file) = &self.file {
-            checks.extend(pipeline(context, file)?);
+        let mut checks = Vec::new();
+        if self.hosts.is_empty() {
+            checks = vec![version(), shell(), certificates()];
+            checks.extend(runs(context)?);
         }
+        let mut patients = Vec::new();
+        match &self.file {
+            None => {
+                for name in &self.hosts {
+                    patients.push(Patient::of_name(name)?);
+                }
+            }
+            Some(file) => {
+                let registry = crate::steps::builtin();
+                let loaded = context.load(file, registry.catalogue())?;
+                if self.hosts.is_empty() {
+                    checks.extend(pipeline(&loaded, file));
+                }
+                let base = file.parent().unwrap_or(Path::new(""));
+                for name in self.named(&loaded)? {
+                    patients.push(Patient::of_pipeline(&name, &loaded.pipeline, registry.catalogue(), base)?);
+                }
+            }
+        }
+        // Side by side: one that does not answer does not hold the others up.
+        let looks = async { futures::future::join_all(patients.iter().map(Patient::checks)).await };
+        checks.extend(block_on(looks)?.into_iter().flatten());
         let ok = checks.iter().all(|check| check.state != State::Missing);
         if context.out.json {
             context.out.document(&json!({ "ok": ok, "checks": checks }))?;
@@ -71,6 +100,25 @@ impl Doctor {
             context.out.text(&text(&checks))?;
         }
         Ok(if ok { Exit::Succeeded } else { Exit::Wrong })
+    }
+}
+
+impl Doctor {
+    /// The hosts of a pipeline that are meant: those that are named, else all by SSH.
+    fn named(&self, loaded: &Loaded) -> Result<Vec<String>, Fault> {
+        let hosts = &loaded.pipeline.hosts;
+        if self.hosts.is_empty() {
+            let by_ssh = hosts.iter().filter(|(_, spec)| matches!(spec, HostSpec::Ssh(_)));
+            return Ok(by_ssh.map(|(name, _)| name.clone()).collect());
+        }
+        if let Some(name) = self.hosts.iter().find(|name| *name != "local" && !hosts.contains_key(*name)) {
+            let fault = Fault::wrong(format!("the pipeline has no host `{name}`"));
+            return Err(fault.help(match nearest(name, hosts.keys().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "leave FILE out to look at a machine by its address".to_owned(),
+            }));
+        }
+        Ok(self.hosts.clone())
     }
 }
 
@@ -152,9 +200,8 @@ fn time_of_write(folder: &Path) -> std::io::Result<Duration> {
     Ok(best)
 }
 
-fn pipeline(context: &Context, file: &Path) -> Result<Vec<Check>, Fault> {
-    let registry = crate::steps::builtin();
-    let pipeline = context.load(file, registry.catalogue())?.pipeline;
+fn pipeline(loaded: &Loaded, file: &Path) -> Vec<Check> {
+    let pipeline = &loaded.pipeline;
     let mut checks = vec![Check::new("pipeline", State::Fine, format!("`{}` is fine", pipeline.name))];
     for (name, spec) in &pipeline.secrets {
         let label = format!("secret {name}");
@@ -178,15 +225,5 @@ fn pipeline(context: &Context, file: &Path) -> Result<Vec<Check>, Fault> {
             SecretSpec::Command(_) => Check::new(label, State::Fine, "comes from a command, which a run starts"),
         });
     }
-    for (name, spec) in &pipeline.hosts {
-        let label = format!("host {name}");
-        checks.push(match spec {
-            HostSpec::Local => Check::new(label, State::Fine, "this machine"),
-            HostSpec::Ssh(keys) => {
-                let ssh = keys.get("ssh").and_then(serde_json::Value::as_str).unwrap_or_default();
-                Check::new(label, State::Fine, format!("`{ssh}`, by SSH"))
-            }
-        });
-    }
-    Ok(checks)
+    checks
 }

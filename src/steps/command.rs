@@ -283,6 +283,7 @@ with:
   undo: psql -c 'drop table if exists orders'
 "#;
     const BACKGROUND: Background = Background::ReadyAtStart;
+    const TOOLS: &'static [&'static str] = &["sh"];
 
     type Before = Before;
     type Output = Output;

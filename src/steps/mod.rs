@@ -40,6 +40,9 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Whether the executor runs it at all.
     const KIND: Kind = Kind::Task;
 
+    /// The programs that it needs on the host it acts on: `ferry doctor` looks for them.
+    const TOOLS: &'static [&'static str] = &[];
+
     /// What `inspect` sees: all that undo needs.
     type Before: Serialize + DeserializeOwned + Send + Sync;
     /// What a completed step leaves for later steps.

@@ -1,6 +1,9 @@
 //! The questions that every step type has to answer, put to every step type that there is.
 
 mod cases;
+mod over_ssh;
+#[path = "../parts/mod.rs"]
+mod parts;
 mod world;
 
 use std::collections::BTreeSet;
@@ -14,6 +17,30 @@ use serde_json::{Value, json};
 
 use cases::{Case, End, cases};
 use world::{CANARY, Moment, Snapshot, World};
+
+/// The questions that are put on this machine, and once more on a machine by SSH to the types that act on hosts.
+macro_rules! on_both {
+    ($($question:ident),* $(,)?) => {
+        mod here {
+            //! On this machine.
+            $(#[tokio::test] async fn $question() { super::$question().await; })*
+        }
+        mod by_ssh {
+            //! Over SSH.
+            $(#[tokio::test] async fn $question() { crate::over_ssh::ask(super::$question()).await; })*
+        }
+    };
+}
+on_both!(
+    inspect_and_preview_change_nothing,
+    running_twice_is_running_once,
+    undoing_puts_everything_back_and_twice_is_once,
+    stopped_at_any_call_it_can_be_undone_and_undo_can_be_stopped_too,
+    stopped_at_any_call_it_is_finished_by_the_next_attempt,
+    a_cancel_ends_it_in_time,
+    no_secret_is_in_outputs_errors_or_logs,
+    a_failure_says_what_to_do,
+);
 
 /// More outside calls than any case makes.
 const MOST_CALLS: usize = 200;
@@ -111,7 +138,6 @@ fn every_example_is_right() {
     }
 }
 
-#[tokio::test]
 async fn inspect_and_preview_change_nothing() {
     for case in cases() {
         let world = World::new().await;
@@ -131,7 +157,6 @@ async fn inspect_and_preview_change_nothing() {
     }
 }
 
-#[tokio::test]
 async fn running_twice_is_running_once() {
     for case in cases_that_end(End::Well) {
         let world = World::new().await;
@@ -146,7 +171,6 @@ async fn running_twice_is_running_once() {
     }
 }
 
-#[tokio::test]
 async fn undoing_puts_everything_back_and_twice_is_once() {
     for case in cases_that_end(End::Well) {
         let world = World::new().await;
@@ -178,7 +202,6 @@ async fn run_until(step: &dyn DynStep, world: &World, seen: &Value, call: usize,
     was_stopped
 }
 
-#[tokio::test]
 async fn stopped_at_any_call_it_can_be_undone_and_undo_can_be_stopped_too() {
     for case in cases_that_end(End::Well) {
         let mut stops = 0;
@@ -210,7 +233,6 @@ async fn stopped_at_any_call_it_can_be_undone_and_undo_can_be_stopped_too() {
     }
 }
 
-#[tokio::test]
 async fn stopped_at_any_call_it_is_finished_by_the_next_attempt() {
     for case in cases_that_end(End::Well) {
         let finished: Snapshot = {
@@ -235,7 +257,6 @@ async fn stopped_at_any_call_it_is_finished_by_the_next_attempt() {
     }
 }
 
-#[tokio::test]
 async fn a_cancel_ends_it_in_time() {
     for case in cases().into_iter().filter(|case| info(case.uses).kind == Kind::Task) {
         for delay in [Duration::ZERO, Duration::from_millis(40)] {
@@ -258,7 +279,6 @@ async fn a_cancel_ends_it_in_time() {
     }
 }
 
-#[tokio::test]
 async fn no_secret_is_in_outputs_errors_or_logs() {
     let forms = forms();
     for case in cases().into_iter().filter(|case| case.end != End::Never && info(case.uses).kind == Kind::Task) {
@@ -304,7 +324,6 @@ fn forms() -> Vec<String> {
     forms
 }
 
-#[tokio::test]
 async fn a_failure_says_what_to_do() {
     for case in cases_that_end(End::Failed) {
         let world = World::new().await;

@@ -83,7 +83,7 @@ impl Border {
     }
 }
 
-/// This machine, behind the border.
+/// This machine, behind the border; over SSH too it is this one, so that paths of the test mean the same.
 #[derive(Debug)]
 struct WatchedHost {
     host: Arc<dyn Host>,
@@ -142,6 +142,10 @@ impl Host for WatchedHost {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<(), StepError>> {
         self.border.pass(self.host.put_file(path, from, length, owned, cancel)).boxed()
+    }
+
+    fn clear_unfinished<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
+        self.border.pass(self.host.clear_unfinished(path)).boxed()
     }
 
     fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StepError>> {
@@ -282,9 +286,10 @@ impl World {
             over: CancellationToken::new(),
             base: self.path(""),
             clock: SystemClock::shared(),
-            hosts: Hosts::new([
-                Arc::new(WatchedHost { host: hosts::local("local"), border: self.border.clone() }) as Arc<dyn Host>
-            ]),
+            hosts: Hosts::new([Arc::new(WatchedHost {
+                host: crate::over_ssh::host().unwrap_or_else(|| hosts::local("local")),
+                border: self.border.clone(),
+            }) as Arc<dyn Host>]),
             stores: Stores::new(stores, self.vault.clone()),
             vault: self.vault.clone(),
             http: reqwest::Client::new(),

@@ -19,6 +19,7 @@ fn info(name: &str, config: Value, outputs: Value) -> TypeInfo {
         example: String::new(),
         kind: Kind::Task,
         background: Background::No,
+        tools: Vec::new(),
         traits: TraitsOf(Arc::new(|_| Traits { undo: Undo::Built, interrupted: Interrupted::LookFirst })),
     }
 }

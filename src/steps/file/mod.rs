@@ -249,6 +249,7 @@ with:
   mode: "0640"
   owner: root:shop
 "#;
+    const TOOLS: &'static [&'static str] = &["sh", "stat", "readlink", "cat", "mv", "rm", "chmod", "chown", "sync", "id"];
 
     type Before = Before;
     type Output = Written;
