@@ -111,6 +111,36 @@ fn a_full_disk_stops_the_run_clearly_and_it_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_sync_to_a_full_disk_says_so_and_goes_on_when_there_is_room() {
+    let bench = Bench::new();
+    for number in 0..30 {
+        bench.write(&format!("from/{number:02}"), &"x".repeat(100_000));
+    }
+    std::fs::create_dir(bench.path("to")).expect("a folder can be made");
+    bench.write(
+        "p.yaml",
+        "steps:\n  - { id: copy, uses: object.sync, retry: { attempts: 1 }, with: { from: ./from/, to: ./to/ } }\n",
+    );
+    let script = "exec 2>&1
+        mount -t tmpfs -o size=1m ferry to || exit 99
+        \"$0\" run p.yaml --yes; echo run-ended $?
+        ls to | wc -l > arrived
+        mount -o remount,size=100m to || exit 98
+        \"$0\" resume last; echo resume-ended $?
+        diff -r from to; echo diff-ended $?
+        ls -A to | wc -l > there";
+    let Some(ran) = in_namespace(&bench, script) else { return };
+    let text = &ran.stdout;
+    let run = part(text, "namespace-begins", "run-ended");
+    assert!(run.contains("the disk is full") && run.contains("make room, then resume"), "{text}");
+    assert!(!text.contains("run-ended 0") && !text.contains("panicked"), "{text}");
+    assert!(text.contains("resume-ended 0") && text.contains("diff-ended 0"), "{text}");
+    let arrived: usize = lines(&bench.path("arrived"))[0].trim().parse().expect("a number");
+    assert!((1..30).contains(&arrived), "the disk was full in the middle: {arrived}");
+    assert_eq!(lines(&bench.path("there"))[0].trim(), "30", "nothing else is left there");
+}
+
+#[test]
 fn a_read_only_journal_folder_stops_before_anything_is_done_and_can_still_be_read() {
     let bench = Bench::new();
     bench.write(

@@ -20,6 +20,8 @@ mod memory;
 mod modes;
 #[path = "object/names.rs"]
 mod names;
+#[path = "object/new_keys.rs"]
+mod new_keys;
 #[path = "object/resume.rs"]
 mod resume;
 #[path = "object/rules.rs"]

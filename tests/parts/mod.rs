@@ -141,12 +141,20 @@ pub fn rclone_azure(server: &Server) -> String {
 
 /// An S3 server with one bucket `box`.
 pub fn s3(keys: Keys) -> Option<Server> {
+    s3_with(&[keys])
+}
+
+/// The same for several keys.
+pub fn s3_with(all: &[Keys]) -> Option<Server> {
     let program = rclone()?;
     let data = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(data.path().join("box")).expect("a bucket");
     Some(Server::start(data, &|port, data| {
         let mut command = Command::new(&program);
-        command.args(["serve", "s3", "--auth-key", &format!("{},{}", keys.id, keys.secret)]);
+        command.args(["serve", "s3"]);
+        for keys in all {
+            command.arg("--auth-key").arg(format!("{},{}", keys.id, keys.secret));
+        }
         command.args(["--addr", &format!("127.0.0.1:{port}"), "--config", "/dev/null", "--vfs-cache-mode", "off"]);
         command.arg(data);
         command
