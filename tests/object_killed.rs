@@ -144,7 +144,7 @@ async fn one_sync(old: &parts::Server, seed: u64, kills: u64) -> Option<Row> {
     for entry in std::fs::read_dir(&from).expect("there") {
         let entry = entry.expect("readable");
         let there = std::fs::read(to.join(entry.file_name())).unwrap_or_default();
-        assert!(std::fs::read(entry.path()).expect("there") == there, "seed {seed}: {:?} differs", entry.file_name());
+        assert!(std::fs::read(entry.path()).expect("there") == there, "seed {seed}: {} differs", entry.file_name().display());
     }
     assert_eq!(count(&to), count(&from), "seed {seed}: nothing else is there");
     let uploads = scene.place("new:").bucket().expect("a bucket").uploads("").await.unwrap_or_default();

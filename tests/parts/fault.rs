@@ -257,7 +257,7 @@ fn without_etag(answer: &[u8]) -> Vec<u8> {
         }
     }
     if is_xml {
-        whole.push_str(&format!("content-length: {}\r\n", body.len()));
+        whole = format!("{whole}content-length: {}\r\n", body.len());
     }
     whole.push_str("\r\n");
     [whole.into_bytes(), body].concat()
