@@ -14,6 +14,7 @@ use crate::journal::{Journal, JournalError, Request};
 use crate::report::jsonl::JsonLines;
 use crate::report::live::{Answer, Answers, Live};
 use crate::report::plain::Plain;
+use crate::report::speed::Speed;
 use crate::secret::{map_strings, unmarked};
 use crate::steps::Registry;
 
@@ -41,7 +42,7 @@ pub(super) struct Drive<'a> {
 }
 
 /// What a command tells beside the usual end of a run.
-pub(super) type Table = fn(&Engine, Duration) -> Option<String>;
+pub(super) type Table = fn(&Engine, Duration, &[Speed]) -> Option<String>;
 
 impl<'a> Drive<'a> {
     pub(super) fn new(context: &'a Context, journal: Journal, registry: Registry) -> Self {
@@ -103,7 +104,8 @@ impl<'a> Drive<'a> {
         if out.json {
             out.json_line(&ending::document(&engine, exit, &outputs))?;
         } else {
-            let table = self.table.and_then(|table| table(&engine, took)).unwrap_or_default();
+            let speeds = || Speed::of_all(&crate::executor::samples(&self.journal.run_dir(run)));
+            let table = self.table.and_then(|table| table(&engine, took, &speeds())).unwrap_or_default();
             out.text(&ending::text(&engine, Some(took), &outputs, &table))?;
         }
         Ok(exit)

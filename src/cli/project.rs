@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Context, Fault};
 use crate::engine::{Engine, StepPath};
-use crate::executor::fold_run;
+use crate::executor::{self, fold_run};
 use crate::journal::{Journal, JournalError, Record};
 use crate::report::history::History;
+use crate::report::speed::Speed;
 
 /// The folder in which a project keeps its runs.
 const FOLDER: &str = ".ferry";
@@ -124,7 +125,8 @@ pub(super) fn read_history(journal: &Journal, text: &str) -> Result<(Vec<Record>
     let run = journal.find_run(text)?;
     let is_live = journal.holder(&run)?.is_some();
     let records = journal.records(&run)?;
-    let history = History::of(&records, is_live);
+    let mut history = History::of(&records, is_live);
+    history.speeds = Speed::of_all(&executor::samples(&journal.run_dir(&run)));
     Ok((records, history))
 }
 

@@ -86,7 +86,7 @@ impl Resume {
             }
             how.pipeline = Some((file, loaded));
         }
-        let drive = Drive::new(context, journal, registry).waiting(self.waiting);
+        let drive = Drive::new(context, journal, registry).waiting(self.waiting).ends_with(super::sync::table);
         let id = run.clone();
         drive.carry(&run, Asked::Forward, async move |executor| executor.resume(&id, how).await)
     }

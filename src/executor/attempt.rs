@@ -168,6 +168,7 @@ impl Work {
             Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed { failure },
         };
+        signals.sample();
         let end = self.limits(&told, &signals).guard(step.run(&context, &before)).await;
         signals.finish();
         match end {

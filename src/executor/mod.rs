@@ -21,6 +21,7 @@ mod planned;
 mod render;
 mod resolve;
 mod run;
+mod samples;
 mod scope;
 mod secrets;
 mod session;
@@ -41,6 +42,7 @@ pub use error::ExecutorError;
 pub use logs::{LogFile, LogLine, log_files};
 pub use plan::{plan, preflight, stores};
 pub use planned::{Half, Plan, PlanState, Planned};
+pub use samples::{Sample, Samples, samples};
 pub use start::fold_run;
 
 use crate::clock::{Clock, SystemClock};

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::MAX_OUTPUT;
 use super::attempt::conceal_all;
 use super::logs::StepLog;
+use super::samples::Sampler;
 use super::session::Session;
 use super::tasks::Outbox;
 use crate::engine::{Event, StepPath};
@@ -29,6 +30,8 @@ pub(super) struct StepSignals {
     log: StepLog,
     warnings: AtomicU32,
     movement: Mutex<Movement>,
+    /// Of an attempt that acts, and of no undo.
+    sampler: Mutex<Option<(tokio::time::Instant, Sampler)>>,
 }
 
 struct Movement {
@@ -42,7 +45,23 @@ impl StepSignals {
     pub(super) fn new(session: Arc<Session>, step: StepPath, attempt: u32, outbox: Option<Outbox>) -> Arc<Self> {
         let log = StepLog::new(session.clone(), step.clone(), attempt);
         let movement = Movement { last: Progress::default(), moved: tokio::time::Instant::now(), shown: None };
-        Arc::new(Self { session, step, attempt, outbox, log, warnings: AtomicU32::new(0), movement: Mutex::new(movement) })
+        Arc::new(Self {
+            session,
+            step,
+            attempt,
+            outbox,
+            log,
+            warnings: AtomicU32::new(0),
+            movement: Mutex::new(movement),
+            sampler: Mutex::default(),
+        })
+    }
+
+    /// Keeps what it says of its progress for a picture.
+    pub(super) fn sample(&self) {
+        let Some(dir) = self.session.dir.as_ref() else { return };
+        let sampler = Sampler::new(dir, &self.step, self.attempt, self.session.clock.now());
+        *self.sampler.lock().unwrap_or_else(PoisonError::into_inner) = Some((tokio::time::Instant::now(), sampler));
     }
 
     pub(super) fn warnings(&self) -> u32 {
@@ -63,6 +82,9 @@ impl StepSignals {
         };
         if let (Some(last), Some(_)) = (last, &self.outbox) {
             self.show(&last);
+            if let Some((from, sampler)) = self.sampler.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                sampler.finish(&last, from.elapsed());
+            }
         }
     }
 
@@ -97,6 +119,9 @@ impl Signals for StepSignals {
         };
         if is_shown {
             self.show(&progress);
+            if let Some((from, sampler)) = self.sampler.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                sampler.take(&progress, now - *from);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::speed::Speed;
 use crate::engine::{Engine, Event, Outcome, RunStatus, StepPath};
 use crate::journal::Record;
 
@@ -26,6 +27,8 @@ pub struct History {
     pub last: Option<Timestamp>,
     /// Whether a runner is at work on it now. Records cannot tell.
     pub is_live: bool,
+    /// How fast its steps moved bytes, where that is known. It lies beside the journal.
+    pub speeds: Vec<Speed>,
     steps: HashMap<StepPath, StepHistory>,
 }
 
@@ -109,6 +112,7 @@ impl History {
             said: Vec::new(),
             last: None,
             is_live,
+            speeds: Vec::new(),
             steps: HashMap::new(),
         };
         for record in records {

@@ -16,6 +16,7 @@ pub mod plan;
 #[cfg(test)]
 mod sample;
 pub(crate) mod screen;
+pub mod speed;
 pub mod style;
 pub mod summary;
 pub mod telling;

@@ -48,6 +48,7 @@ pub fn text(history: &History, style: Style) -> String {
     out.push('\n');
     table(history, style, &mut out);
     timeline(history, style, &mut out);
+    speeds(history, style, &mut out);
     let left: Vec<String> = history.engine.left_behind().map(|node| format!("`{}`", node.path)).collect();
     if matches!(history.engine.status(), RunStatus::RollbackFailed | RunStatus::RolledBack) && !left.is_empty() {
         let _ = writeln!(out, "\n{} {}", style.paint(Tone::Bad, "left behind:"), left.join(", "));
@@ -264,6 +265,22 @@ fn timeline(history: &History, style: Style, out: &mut String) {
         "# done  x failed  ~ interrupted or stopped  < undo  . waits for a person  : taken up again"
     };
     let _ = writeln!(out, "{}", style.paint(Tone::Faint, legend));
+}
+
+/// How fast steps moved bytes: a line of blocks each.
+fn speeds(history: &History, style: Style, out: &mut String) {
+    if history.speeds.is_empty() {
+        return;
+    }
+    let names = history.speeds.iter().map(|speed| console::measure_text_width(speed.step.as_str())).max().unwrap_or(0).min(28);
+    let _ = writeln!(out, "\n{}", style.paint(Tone::Strong, "how fast"));
+    for speed in &history.speeds {
+        let name = padded(&shortened(&one_line(&unmarked(speed.step.as_str())), names), names);
+        let words = speed.words();
+        let room = style.width.saturating_sub(names + words.chars().count() + 4);
+        let blocks = if style.unicode && room >= 8 { format!("{}  ", speed.blocks(room.min(40))) } else { String::new() };
+        let _ = writeln!(out, "{name}  {}{}", style.paint(Tone::Busy, &blocks), style.paint(Tone::Faint, &words));
+    }
 }
 
 fn bar_of(attempt: &Attempt, style: Style) -> (char, Tone) {

@@ -205,3 +205,20 @@ fn settings_of_the_environment_and_of_a_profile_are_used() {
     let none = lab.with(&["ls", "s3://box/"], &[&files[..], &[("AWS_EC2_METADATA_DISABLED", "true")]].concat()).exits(2);
     assert!(none.stderr.contains("there is no key") && none.stderr.contains("set AWS_ACCESS_KEY_ID"), "{none:?}");
 }
+
+#[test]
+fn a_report_draws_how_fast_a_sync_was() {
+    let bench = Bench::new();
+    for name in 0..40 {
+        bench.write(&format!("in/{name}"), &"x".repeat(100_000));
+    }
+    let ran = bench.run(&["sync", "in", "out", "--bandwidth", "2MB/s"]).exits(0);
+    assert!(ran.stdout.contains("  over time  ") && ran.stdout.contains('█'), "{ran:?}");
+    bench.run(&["report", "last", "--html", "run.html"]).exits(0);
+    let page = std::fs::read_to_string(bench.path("run.html")).expect("it was written");
+    for drawn in ["<h2>Throughput</h2>", "<path class=\"rate\" d=\"M", "<path class=\"many\"", "on average"] {
+        assert!(page.contains(drawn), "{drawn}");
+    }
+    let told = bench.run(&["report", "last"]).exits(0);
+    assert!(told.stdout.contains("how fast\nsync  ") && told.stdout.contains("on average"), "{told:?}");
+}

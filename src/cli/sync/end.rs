@@ -7,12 +7,17 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::engine::{Engine, State};
+use crate::report::speed::Speed;
 use crate::report::telling::{grouped, one_line};
 use crate::units::{ByteSize, Rate, Span};
 
-/// The end of the run's first step as a table; nothing when it never came to copy.
-pub(super) fn table(engine: &Engine, took: Duration) -> Option<String> {
-    let node = engine.steps().find(|node| node.def.uses == "object.sync")?;
+/// The end of a run of one sync as a table; nothing when it never came to copy, or when the run is another.
+pub(super) fn table(engine: &Engine, took: Duration, speeds: &[Speed]) -> Option<String> {
+    let mut steps = engine.steps();
+    let node = steps.next().filter(|node| node.def.uses == "object.sync")?;
+    if steps.next().is_some() {
+        return None;
+    }
     let is_done = node.state == State::Succeeded;
     // What a step that has not ended did is in its last progress token.
     let told = if is_done { node.output.as_ref() } else { node.checkpoint.as_ref() }?;
@@ -40,11 +45,14 @@ pub(super) fn table(engine: &Engine, took: Duration) -> Option<String> {
     rows.push(("bytes", format!("{} ({})", ByteSize(bytes), grouped(bytes))));
     rows.push(("time", Span(took).to_string()));
     let seconds = took.as_secs_f64();
-    if bytes > 0 && seconds > 0.0 {
+    // What earlier attempts have copied was not copied in this time.
+    if bytes > 0 && seconds > 0.0 && node.attempts == 1 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is not negative, and saturates")]
         let rate = Rate((bytes as f64 / seconds) as u64);
         rows.push(("rate", format!("{rate}, {:.0} objects/s", copied as f64 / seconds)));
     }
+    // A terminal of 80 columns has room for it.
+    rows.extend(speeds.iter().find(|speed| speed.step == node.path).map(|speed| ("over time", speed.blocks(60))));
     if is_done {
         rows.push(("verified", grouped(count("verified"))));
     }

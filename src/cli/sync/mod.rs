@@ -5,6 +5,7 @@ mod flags;
 
 use serde_json::json;
 
+pub(super) use self::end::table;
 use self::flags::Flags;
 use super::drive::Drive;
 use super::fault::Detail;
@@ -67,6 +68,6 @@ impl Sync {
             return Err(ExecutorError::Preflight(Box::new(plan)).into());
         }
         let journal = context.journal_for(&made.path)?;
-        Drive::new(context, journal, registry).ends_with(end::table).start(new)
+        Drive::new(context, journal, registry).ends_with(table).start(new)
     }
 }

@@ -3,6 +3,7 @@
 //! In: the history of a run. Out: a page. Everything that comes from a pipeline or from the world is text in it
 //! (`escape`), secrets are `***`. Never here: a link that leads out, a value that a browser would load.
 
+mod speed;
 mod steps;
 
 use std::fmt::Write as _;
@@ -35,6 +36,7 @@ pub fn html(history: &History) -> String {
         let _ = write!(out, "<h2>Steps as a graph</h2>\n<div class=\"picture\">{drawn}</div>\n");
     }
     timeline(history, &mut out);
+    speed::pictures(&history.speeds, &mut out);
     steps::table(history, &mut out);
     checks(history, &mut out);
     people(history, &mut out);
