@@ -133,7 +133,7 @@ mod tests {
         for ms in (0..86_400_000).step_by(1000) {
             sampler.take(&progress(ms), Duration::from_millis(ms));
         }
-        sampler.finish(&progress(86_400_000), Duration::from_millis(86_400_000));
+        sampler.finish(&progress(86_400_000), Duration::from_hours(24));
         let found = samples(dir.path());
         let [one] = &found[..] else { panic!("{found:?}") };
         assert_eq!((&one.step, one.attempt), (&step, 2));

@@ -12,7 +12,7 @@ use crate::report::telling::{grouped, one_line};
 use crate::units::{ByteSize, Rate, Span};
 
 /// The end of a run of one sync as a table; nothing when it never came to copy, or when the run is another.
-pub(super) fn table(engine: &Engine, took: Duration, speeds: &[Speed]) -> Option<String> {
+pub fn table(engine: &Engine, took: Duration, speeds: &[Speed]) -> Option<String> {
     let mut steps = engine.steps();
     let node = steps.next().filter(|node| node.def.uses == "object.sync")?;
     if steps.next().is_some() {

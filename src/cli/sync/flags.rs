@@ -15,7 +15,7 @@ use crate::steps::ObjectSync;
 const PLACES: [&str; 2] = ["from", "to"];
 
 /// What a value is called in the help, where `VALUE` says too little.
-const NAMES: [(&str, &str); 7] = [
+const NAMES: [(&str, &str); 8] = [
     ("include", "GLOB"),
     ("exclude", "GLOB"),
     ("concurrency", "COUNT"),
@@ -23,6 +23,7 @@ const NAMES: [(&str, &str); 7] = [
     ("bandwidth", "RATE"),
     ("verify", "HOW"),
     ("follow", "LAG"),
+    ("storage_class", "CLASS"),
 ];
 
 /// The flags that were given, as a configuration has them.
@@ -72,8 +73,13 @@ impl Shape {
                 self.take(inner, root, depth);
             }
         }
-        let words = schema.get("enum").and_then(Value::as_array).into_iter().flatten().chain(schema.get("const"));
-        let words: Vec<String> = words.filter_map(Value::as_str).map(str::to_owned).collect();
+        let choices = schema.get("enum").and_then(Value::as_array).into_iter().flatten().chain(schema.get("const"));
+        let choices: Vec<&Value> = choices.collect();
+        for choice in &choices {
+            let kind = if choice.is_boolean() { "boolean" } else { "string" };
+            self.kinds.insert(kind.to_owned());
+        }
+        let words: Vec<String> = choices.into_iter().filter_map(Value::as_str).map(str::to_owned).collect();
         let kinds: Vec<&str> = match schema.get("type") {
             Some(Value::String(kind)) => vec![kind],
             Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect(),
@@ -91,6 +97,10 @@ impl Shape {
 
     fn has(&self, kind: &str) -> bool {
         self.kinds.contains(kind)
+    }
+
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().map(String::as_str)
     }
 
     fn is_only(&self, kind: &str) -> bool {
@@ -179,7 +189,11 @@ impl Key {
         }
         if shape.has("boolean") {
             let arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
-            return arg.value_name(name.unwrap_or("VALUE"));
+            let arg = arg.value_name(name.unwrap_or("HOW"));
+            if shape.is_open || shape.words.is_empty() {
+                return arg;
+            }
+            return arg.value_parser(PossibleValuesParser::new(["true", "false"].into_iter().chain(shape.words())));
         }
         if shape.has("object") || shape.has("array") {
             let pair = if shape.has("object") { "NAME=VALUE" } else { "VALUE" };
@@ -194,9 +208,7 @@ impl Key {
             return arg.help(format!("{says}; {how}"));
         }
         if !shape.words.is_empty() && !shape.is_open {
-            return arg
-                .value_name(name.unwrap_or("HOW"))
-                .value_parser(PossibleValuesParser::new(shape.words.iter().map(String::as_str)));
+            return arg.value_name(name.unwrap_or("HOW")).value_parser(PossibleValuesParser::new(shape.words()));
         }
         arg.value_name(name.unwrap_or("VALUE"))
     }
@@ -292,6 +304,12 @@ mod tests {
         let found = parse(&["--max-delete", "5", "--bandwidth", "1MB/s", "--verify=sample 5%", "--exclude", "[a]*"]);
         let wanted = json!({ "exclude": ["[a]*"], "max_delete": 5, "verify": "sample 5%", "bandwidth": "1MB/s" });
         assert_eq!(found, wanted);
+        let found =
+            parse(&["--tags", "--storage-class", "STANDARD_IA=Cool", "--storage-class", "otherwise=keep", "--allow-empty"]);
+        let wanted =
+            json!({ "tags": true, "storage_class": { "STANDARD_IA": "Cool", "otherwise": "keep" }, "allow_empty": true });
+        assert_eq!(found, wanted);
+        assert_eq!(parse(&["--tags=auto", "--storage-class", "default"]), json!({ "tags": "auto", "storage_class": "default" }));
         assert_eq!(parse(&[]), json!({}));
     }
 
