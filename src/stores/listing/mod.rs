@@ -1,24 +1,26 @@
 //! All objects of a place in byte order of their keys, as a stream.
 //!
 //! Object stores list that way, page by page. What has folders is read folder by folder, and each folder is sorted, so
-//! that memory grows with the largest folder only. Some servers claim an order and do not keep it: that is noticed,
+//! that memory grows with the largest folders only. Some servers claim an order and do not keep it: that is noticed,
 //! and the listing falls back to folders.
 
+mod folders;
 mod guess;
 mod pages;
 #[cfg(test)]
 mod synthetic;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use futures::TryStreamExt as _;
 use opendal::options::ListOptions;
 use opendal::{Entry, EntryMode, Lister};
 
+use self::folders::Folders;
+pub(super) use self::folders::{Item, read_folder};
 use self::pages::{Pages, Trouble};
-use super::bucket::{self, Circle};
-use super::classify::{classify, is_missing};
-use super::directory::{self, Found};
+use super::bucket;
+use super::classify::classify;
 use super::store::{Facts, Store};
 use crate::error::StepError;
 
@@ -87,25 +89,8 @@ enum Way {
     Pages { entries: std::vec::IntoIter<bucket::Entry>, pages: Box<Pages> },
     /// One recursive listing. `ahead` has been looked at.
     Flat { lister: Box<Lister>, ahead: VecDeque<Listed>, is_checked: bool },
-    /// Folders: what is left of each, the innermost last.
-    Folders { open: Vec<std::vec::IntoIter<Item>>, next: Option<String> },
-}
-
-/// An entry of one folder.
-pub(super) enum Item {
-    /// What is no folder.
-    Entry(Listed),
-    /// A folder's name, with `/` at its end.
-    Folder(String),
-}
-
-impl Item {
-    fn name(&self) -> &str {
-        match self {
-            Self::Entry(listed) => &listed.key,
-            Self::Folder(name) => name,
-        }
-    }
+    /// Folder by folder.
+    Folders(Folders),
 }
 
 impl Listing {
@@ -161,25 +146,7 @@ impl Listing {
                         None => next_flat(&self.store, lister).await?,
                     }
                 }
-                Way::Folders { open, next } => {
-                    if let Some(folder) = next.take() {
-                        let items = read_folder(&self.store, &folder, self.after.as_deref()).await?;
-                        open.push(items.into_iter());
-                        continue;
-                    }
-                    match open.last_mut().map(Iterator::next) {
-                        None => None,
-                        Some(None) => {
-                            open.pop();
-                            continue;
-                        }
-                        Some(Some(Item::Folder(folder))) => {
-                            *next = Some(folder);
-                            continue;
-                        }
-                        Some(Some(Item::Entry(listed))) => Some(listed),
-                    }
-                }
+                Way::Folders(folders) => folders.next().await?,
             };
             let Some(found) = found else { return Ok(None) };
             if self.after.as_deref().is_some_and(|after| found.key.as_str() <= after) || self.store.is_unfinished(&found.key) {
@@ -201,7 +168,7 @@ impl Listing {
 
     async fn start(&self) -> Result<Way, StepError> {
         if !self.store.lists_flat() {
-            return Ok(Way::Folders { open: Vec::new(), next: Some(String::new()) });
+            return Ok(Way::Folders(Folders::new(self.store.clone(), self.after.clone())));
         }
         if let Some(bucket) = self.store.bucket() {
             let after = self.after.as_ref().map(|after| self.store.whole_key(after));
@@ -247,77 +214,6 @@ async fn next_flat(store: &Store, lister: &mut Lister) -> Result<Option<Listed>,
             Err(error) => return Err(cannot_list(store, error)),
         }
     }
-}
-
-/// The entries of one folder in order, those at or before `after` left out. A folder sorts as its name with the slash:
-/// all that is in it starts with that.
-pub(super) async fn read_folder(store: &Store, folder: &str, after: Option<&str>) -> Result<Vec<Item>, StepError> {
-    let path = format!("{}{folder}", store.prefix());
-    let is_done = |key: &str| after.is_some_and(|after| after >= key && !after.starts_with(key));
-    if store.scheme() == "fs" {
-        let found = directory::read(std::path::Path::new(&format!("/{path}")), folder, store.label()).await?;
-        let items = found.into_iter().filter_map(|found| match found {
-            Found::Entry(listed) => Some(Item::Entry(listed)),
-            Found::Folder(key) => (!is_done(&key) && !store.is_unfinished(&key)).then_some(Item::Folder(key)),
-        });
-        return Ok(sorted(items.collect()));
-    }
-    let path = if path.is_empty() { "/" } else { &path };
-    let mut lister = match store.operator().lister_options(path, ListOptions::default()).await {
-        Ok(lister) => lister,
-        Err(error) if is_missing(&error) && !store.abilities().is_flat => return Ok(Vec::new()),
-        Err(error) => return Err(cannot_list(store, error)),
-    };
-    let mut items = Vec::new();
-    let (mut names, mut repeated) = (HashSet::new(), 0_usize);
-    loop {
-        let entry = match lister.try_next().await {
-            Ok(None) => break,
-            Ok(Some(entry)) => entry,
-            Err(error) if is_missing(&error) && !store.abilities().is_flat => break,
-            Err(error) => return Err(cannot_list(store, error)),
-        };
-        let Some(key) = entry.path().strip_prefix(store.prefix()).map(str::to_owned) else { continue };
-        if store.abilities().is_flat && !names.insert(key.clone()) {
-            // A page or two may come twice. What comes again and again never ends.
-            repeated += 1;
-            if repeated > names.len() + LOOK_AHEAD {
-                return Err(Circle::failure(store.label()));
-            }
-            continue;
-        }
-        // The top of some servers calls itself `/`.
-        let is_itself = key == folder || key == "/";
-        if entry.metadata().mode() == EntryMode::DIR && !is_itself {
-            if !key.ends_with('/') {
-                // A link that leads to a folder.
-                items.push(Item::Entry(Listed {
-                    key,
-                    kind: Kind::Link,
-                    facts: Facts::default(),
-                    md5: None,
-                    storage_class: None,
-                    changed: None,
-                }));
-            } else if !is_done(&key) {
-                items.push(Item::Folder(key));
-            }
-        } else if let Some(listed) = listed(store, entry) {
-            // A folder lists itself. Only where it is an object does it have an `ETag`.
-            if !is_itself || listed.facts.etag.is_some() {
-                items.push(Item::Entry(listed));
-            }
-        }
-    }
-    Ok(sorted(items))
-}
-
-fn sorted(mut items: Vec<Item>) -> Vec<Item> {
-    // What a bad name is shown as may be another's good name: the one to be refused is kept.
-    let is_good = |item: &Item| !matches!(item, Item::Entry(listed) if listed.kind == Kind::BadName);
-    items.sort_by(|a, b| a.name().cmp(b.name()).then(is_good(a).cmp(&is_good(b))));
-    items.dedup_by(|a, b| a.name() == b.name());
-    items
 }
 
 fn listed(store: &Store, entry: Entry) -> Option<Listed> {
