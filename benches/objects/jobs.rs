@@ -81,6 +81,7 @@ pub fn all(share: u64) -> Vec<Job> {
         Job::new("large", "2 × 2 GiB", 2, large),
         Job::new("unchanged", "10,000", 10_000, small).unchanged(),
         Job::new("unchanged-50k", "50,000", 50_000, small).unchanged(),
+        Job::new("", "50,000", 50_000, small).unchanged().far("unchanged-far"),
         Job::new("", "10,000 × 4 KiB", 10_000, small).far("small-far"),
         Job::new("", "1,000 × 1 MiB", 1000, middle).far("middle-far"),
         Job::new("", "2 × 2 GiB", 2, large).far("large-far"),

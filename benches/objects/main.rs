@@ -4,6 +4,7 @@
 
 mod jobs;
 mod measure;
+mod memory;
 #[path = "../../tests/parts/mod.rs"]
 mod parts;
 mod peers;
@@ -23,6 +24,8 @@ enum Task {
     Run(rounds::Run),
     /// Serve buckets from memory until standard input ends
     Serve(server::Serve),
+    /// Show how much memory a listing of many objects takes
+    Memory(memory::Memory),
     /// Run a program and write what it used to a file
     Measure(measure::Measure),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     }
     let ended = match Task::parse_from(arguments) {
         Task::Run(run) => rounds::run(&run).map(|()| ExitCode::SUCCESS),
+        Task::Memory(memory) => memory::run(&memory).map(|()| ExitCode::SUCCESS),
         Task::Serve(serve) => server::run(&serve).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string()),
         Task::Measure(measure) => measure::run(&measure).map_err(|error| error.to_string()),
     };

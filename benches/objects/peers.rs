@@ -182,7 +182,7 @@ pub fn entrants(job: &Job, tools: &[Tool]) -> Vec<Entrant> {
 }
 
 /// The command that copies `from` to `to`. `scratch` is an empty folder.
-pub fn command(entrant: &Entrant, job: &Job, from: &Place, to: &Place, scratch: &Path) -> std::io::Result<Command> {
+pub fn command(entrant: &Entrant, is_large: bool, from: &Place, to: &Place, scratch: &Path) -> std::io::Result<Command> {
     let mut command = Command::new(entrant.tool.program());
     // Nothing of the person's own settings.
     command.env("HOME", scratch).env_remove("AWS_PROFILE").env("AWS_EC2_METADATA_DISABLED", "true");
@@ -219,7 +219,7 @@ pub fn command(entrant: &Entrant, job: &Job, from: &Place, to: &Place, scratch: 
         }
         Tool::S5cmd => {
             let program = Tool::S5cmd.program();
-            let large = if job.is_large() { "--concurrency 8 --part-size 8" } else { "" };
+            let large = if is_large { "--concurrency 8 --part-size 8" } else { "" };
             let line = |endpoint: &str, profile: &str, from: &str, to: &str| {
                 format!(
                     "{} --endpoint-url {endpoint} --credentials-file {} --profile {profile} --numworkers 64 cp {large} '{from}' '{to}'",

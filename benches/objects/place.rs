@@ -58,6 +58,12 @@ impl End {
         }
     }
 
+    /// A bucket that lists so many objects, at the source or at the target.
+    pub fn numbered(is_source: bool, count: u64, latency: u64) -> Result<Self, String> {
+        let settings = Settings { numbered: Some(format!("box:{count}")), latency, ..Settings::default() };
+        Self::memory(if is_source { parts::OLD } else { parts::NEW }, &settings)
+    }
+
     fn memory(keys: Keys, settings: &Settings) -> Result<Self, String> {
         let server = Server::start(keys, settings).map_err(|error| format!("cannot start a server: {error}"))?;
         Ok(Self { place: s3(server.port, keys), process: server.child.id(), _server: Held::Memory { _server: server } })
@@ -123,6 +129,8 @@ pub struct Settings {
     pub drain: bool,
     /// `BUCKET:COUNT,SIZE[,PREFIX]`.
     pub fill: Vec<String>,
+    /// `BUCKET:COUNT`.
+    pub numbered: Option<String>,
 }
 
 impl Server {
@@ -133,6 +141,9 @@ impl Server {
         command.args(["--latency", &settings.latency.to_string(), "--rate", &settings.rate.to_string()]);
         for fill in &settings.fill {
             command.args(["--fill", fill]);
+        }
+        if let Some(numbered) = &settings.numbered {
+            command.args(["--numbered", numbered]);
         }
         for (flag, is_set) in [("--cheap-etags", settings.cheap_etags), ("--drain", settings.drain)] {
             if is_set {

@@ -80,7 +80,8 @@ pub fn run(run: &Run) -> Result<(), String> {
 }
 
 fn rounds(run: &Run, job: &Job, tools: &[Tool]) -> Result<Vec<Runs>, String> {
-    let settings = Settings { latency: job.latency, rate: job.rate, cheap_etags: run.cheap_etags, drain: true, fill: Vec::new() };
+    let settings =
+        Settings { latency: job.latency, rate: job.rate, cheap_etags: run.cheap_etags, drain: true, ..Settings::default() };
     let source = End::source(job, &settings)?;
     let from = place::list(&source.place).map_err(|error| error.to_string())?;
     let mut all: Vec<Runs> = peers::entrants(job, tools).into_iter().map(|entrant| Runs { entrant, used: Vec::new() }).collect();
@@ -140,7 +141,7 @@ fn keep_best(all: &mut Vec<Runs>) {
 /// One whole run of one tool; the target is looked at afterwards.
 fn once(run: &Run, entrant: &Entrant, job: &Job, from: &Place, to: &Place, expected: &Listing) -> Result<Used, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let mut command = peers::command(entrant, job, from, to, scratch.path()).map_err(|error| error.to_string())?;
+    let mut command = peers::command(entrant, job.is_large(), from, to, scratch.path()).map_err(|error| error.to_string())?;
     if run.cheap_etags && entrant.tool == Tool::Rclone {
         command.args(["--s3-use-multipart-etag=false", "--ignore-checksum"]);
     }

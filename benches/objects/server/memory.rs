@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use s3s::{S3Result, s3_error};
 
 use super::content::{Content, Keeping, Object, Properties, Taken, etag, etag_of_parts};
+use super::numbered::Numbered;
 
 /// All buckets of one server.
 pub struct Memory {
@@ -21,6 +22,8 @@ pub struct Memory {
 #[derive(Default)]
 pub struct Bucket {
     objects: RwLock<BTreeMap<String, Arc<Object>>>,
+    /// Objects that are only listed, in place of those that are kept.
+    numbered: RwLock<Option<Numbered>>,
     uploads: Mutex<BTreeMap<(String, String), Upload>>,
 }
 
@@ -116,6 +119,11 @@ impl Bucket {
         self.objects.write().unwrap_or_else(PoisonError::into_inner).extend(filled);
     }
 
+    /// From now on the bucket lists these, which nobody has to keep.
+    pub fn number(&self, numbered: Numbered) {
+        *self.numbered.write().unwrap_or_else(PoisonError::into_inner) = Some(numbered);
+    }
+
     /// Removes an object; one that is not there is no error.
     pub fn delete(&self, key: &str) {
         self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -123,6 +131,9 @@ impl Bucket {
 
     /// One page of a listing.
     pub fn list(&self, query: &Query<'_>) -> Page {
+        if let Some(numbered) = &*self.numbered.read().unwrap_or_else(PoisonError::into_inner) {
+            return numbered.list(query);
+        }
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
         let mut page = Page::default();
         let mut from = query.from.as_str().max(query.prefix).to_owned();

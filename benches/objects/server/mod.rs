@@ -5,6 +5,7 @@ mod content;
 mod fill;
 mod listing;
 mod memory;
+mod numbered;
 mod s3;
 mod throttle;
 
@@ -23,6 +24,7 @@ pub use fill::Fill;
 
 use content::Keeping;
 use memory::Memory;
+use numbered::{Numbered, Numbering};
 use throttle::Throttled;
 
 /// Serve buckets from memory until standard input ends.
@@ -40,6 +42,9 @@ pub struct Serve {
     /// Objects to begin with: BUCKET:COUNT,SIZE[,PREFIX]; may be given many times
     #[arg(long, value_name = "OBJECTS")]
     fill: Vec<Fill>,
+    /// A bucket that lists so many empty objects without keeping any: BUCKET:COUNT
+    #[arg(long, value_name = "OBJECTS")]
+    numbered: Vec<Numbering>,
     /// How long each request waits before it is answered, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency: u64,
@@ -69,6 +74,9 @@ pub fn run(serve: &Serve) -> std::io::Result<()> {
     let block = fill::block();
     for fill in &serve.fill {
         memory.create(&fill.bucket).fill(fill::objects(fill, &block));
+    }
+    for numbering in &serve.numbered {
+        memory.create(&numbering.bucket).number(Numbered::new(numbering.count));
     }
     let mut builder = S3ServiceBuilder::new(s3::Server::new(memory));
     let (id, secret) = serve.key.split_once(':').unwrap_or((&serve.key, ""));

@@ -7,6 +7,7 @@
 
 mod address;
 mod azblob;
+mod buffer;
 mod checksum;
 mod credential;
 mod header;

@@ -23,6 +23,7 @@ use rustls::{ClientConfig, ConfigBuilder};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
 use super::address::has_dots;
+use super::buffer::Buffer;
 use crate::error::StepError;
 
 /// Connections that are kept for the next request. A copy of small files has hundreds of requests open.
@@ -137,26 +138,26 @@ async fn whole(body: Incoming, piece: Duration) -> Result<Bytes, Lost> {
     let mut body = pin!(body);
     let announced = body.size_hint().exact();
     let mut first = Bytes::new();
-    let mut rest: Option<BytesMut> = None;
+    let mut rest: Option<Buffer> = None;
     loop {
         let next = std::future::poll_fn(|context| body.as_mut().poll_frame(context));
         let Some(frame) = in_time(piece, None, next).await? else { break };
         let frame = frame.map_err(|error| Lost::from(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         if let Some(rest) = &mut rest {
-            rest.extend_from_slice(&data);
+            rest.extend(&data);
         } else if first.is_empty() {
             // A small body comes in one piece and is not copied.
             first = data;
         } else {
             let size = usize::try_from(announced.unwrap_or(0).min(MOST_AHEAD)).unwrap_or(0);
-            let mut both = BytesMut::with_capacity(size.max(first.len() + data.len()));
-            both.extend_from_slice(&first);
-            both.extend_from_slice(&data);
+            let mut both = Buffer::with_room(size.max(first.len() + data.len()));
+            both.extend(&first);
+            both.extend(&data);
             rest = Some(both);
         }
     }
-    Ok(rest.map_or(first, BytesMut::freeze))
+    Ok(rest.map_or(first, Buffer::freeze))
 }
 
 async fn through_proxy(

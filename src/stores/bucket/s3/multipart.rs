@@ -13,7 +13,7 @@ use super::super::repeat::Refusal;
 use super::super::types::{BucketError, Condition, CopyFrom, Part, Properties};
 use super::super::{header, xml};
 use super::S3;
-use super::object::{checksum, facts_of_write, put_condition, same_etag};
+use super::object::{checksum, facts_of_write, has_arrived, put_condition, same_etag};
 use super::request::{Call, checksum_header};
 use crate::error::StepError;
 
@@ -43,9 +43,9 @@ impl S3 {
         let query = vec![("partNumber", text.as_str()), ("uploadId", upload)];
         let call =
             Call { method: Method::PUT, key: Some(key), query, headers, body: body.clone(), is_checked: true, ..Call::default() };
-        let answer = self.send(call).await.map_err(|refusal| self.failed(refusal, "send a part of", key))?;
+        let (answer, sent) = self.send_checked(call).await.map_err(|refusal| self.failed(refusal, "send a part of", key))?;
         let found = checksum(answer.headers());
-        if found.as_ref().and_then(|sum| sum.holds(&body)) == Some(false) {
+        if !has_arrived(found.as_ref(), sent.as_ref(), &body) {
             return Err(self.arrived_changed(key).into());
         }
         let etag = header::text(answer.headers(), ETAG.as_str()).ok_or_else(|| self.garbled("send a part of", key))?;

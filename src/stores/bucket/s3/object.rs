@@ -126,9 +126,9 @@ impl S3 {
         put_condition(&mut headers, condition)?;
         let size = body.len() as u64;
         let call = Call { method: Method::PUT, key: Some(key), headers, body: body.clone(), is_checked: true, ..Call::default() };
-        match self.send(call).await {
-            Ok(answer) => {
-                if checksum(answer.headers()).and_then(|sum| sum.holds(&body)) == Some(false) {
+        match self.send_checked(call).await {
+            Ok((answer, sent)) => {
+                if !has_arrived(checksum(answer.headers()).as_ref(), sent.as_ref(), &body) {
                     return Err(self.arrived_changed(key).into());
                 }
                 Ok(facts_of_write(answer.headers(), size))
@@ -327,6 +327,14 @@ pub(super) fn checksum(headers: &HeaderMap) -> Option<Checksum> {
     let sum = Checksum { kind, value, is_whole: !is_of_parts };
     // Some services call by one name what is another's value.
     (is_of_parts || sum.is_well_formed()).then_some(sum)
+}
+
+/// Whether the checksum that the service says it has found is that of what was sent.
+pub(super) fn has_arrived(found: Option<&Checksum>, sent: Option<&Checksum>, body: &[u8]) -> bool {
+    match (found, sent) {
+        (Some(found), Some(sent)) if found.kind == sent.kind && found.is_whole => found.value == sent.value,
+        (found, _) => found.and_then(|sum| sum.holds(body)) != Some(false),
+    }
 }
 
 pub(super) fn facts_of_write(headers: &HeaderMap, size: u64) -> Facts {

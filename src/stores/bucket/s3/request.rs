@@ -39,7 +39,12 @@ const MAKES: [&str; 2] = ["write", "begin an upload of"];
 
 impl S3 {
     /// Sends it. What a service refuses by name is left out, and that is remembered.
-    pub(super) async fn send(&self, mut call: Call<'_>) -> Result<Response<Bytes>, Refusal> {
+    pub(super) async fn send(&self, call: Call<'_>) -> Result<Response<Bytes>, Refusal> {
+        Ok(self.send_checked(call).await?.0)
+    }
+
+    /// The same; also gives the checksum that went with the body.
+    pub(super) async fn send_checked(&self, mut call: Call<'_>) -> Result<(Response<Bytes>, Option<Checksum>), Refusal> {
         if let Some(key) = call.key {
             self.wire.transport().check(key).map_err(Refusal::decided)?;
         }
@@ -54,13 +59,11 @@ impl S3 {
                 }
             }
             let kind = self.learned.checksum().filter(|_| call.is_checked);
-            if let Some(kind) = kind {
-                add_checksum(&mut call, kind);
-            }
+            let sum = kind.and_then(|kind| add_checksum(&mut call, kind));
             let refusal = match self.repeat(&call).await {
                 Ok(answer) => {
                     self.learned.no_conditions.fetch_or(has_dropped, Ordering::Relaxed);
-                    return Ok(answer);
+                    return Ok((answer, sum));
                 }
                 Err(refusal) => refusal,
             };
@@ -249,7 +252,7 @@ pub(super) fn checksum_header(kind: ChecksumKind) -> String {
     }
 }
 
-fn add_checksum(call: &mut Call<'_>, kind: ChecksumKind) {
+fn add_checksum(call: &mut Call<'_>, kind: ChecksumKind) -> Option<Checksum> {
     remove_checksum(call);
     if call.query.iter().any(|(name, _)| *name == "uploads") {
         // The beginning of an upload: what its parts will carry.
@@ -258,11 +261,11 @@ fn add_checksum(call: &mut Call<'_>, kind: ChecksumKind) {
             let _ = header::put(&mut call.headers, "x-amz-checksum-algorithm", &word);
             let _ = header::put(&mut call.headers, "x-amz-checksum-type", "FULL_OBJECT");
         }
-        return;
+        return None;
     }
-    let Some(sum) = Checksum::of(kind, &call.body) else { return };
-    let name = checksum_header(kind);
-    let _ = header::put(&mut call.headers, &name, &sum.value);
+    let sum = Checksum::of(kind, &call.body)?;
+    let _ = header::put(&mut call.headers, &checksum_header(kind), &sum.value);
+    Some(sum)
 }
 
 fn remove_checksum(call: &mut Call<'_>) {
