@@ -96,7 +96,7 @@ impl Folders {
         if self.store.scheme() == "fs" {
             return;
         }
-        let left = self.open.iter().rev().flat_map(|items| items.as_slice());
+        let left = self.open.iter().rev().flat_map(IntoIter::as_slice);
         let folders = left.filter_map(|item| if let Item::Folder(name) = item { Some(name) } else { None });
         for folder in folders.take(AHEAD) {
             if self.ahead.len() < AHEAD && !self.ahead.contains_key(folder) {

@@ -5,21 +5,22 @@
 //! and so where the next thousands end. A wrong guess costs a request or two, and is never wrong about what is listed.
 
 /// How many characters of a name are counted with.
-const DIGITS: usize = 4;
+const DIGITS: u32 = 4;
 /// How many names of a page are looked at for the characters in use.
 const LOOKED_AT: usize = 128;
 /// Beyond so many different characters names are no numbers.
 const MOST_CHARACTERS: usize = 1000;
 
 /// How the names of one page went on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stride {
     /// The characters in use where the names differ, in order.
     characters: Vec<char>,
     /// The first character in which the names differ.
     at: usize,
-    /// How far one name is from the next.
-    each: f64,
+    /// How far the last name is from the first, and how many names that is.
+    far: u64,
+    names: u64,
 }
 
 impl Stride {
@@ -52,47 +53,52 @@ impl Stride {
         if characters.len() < 2 || characters.len() > MOST_CHARACTERS {
             return None;
         }
-        let stride = Self { characters, at, each: 0.0 };
-        let far = stride.number(&last) - stride.number(&first);
-        (far > 0.0).then(|| Self { each: far / (count - 1) as f64, ..stride })
+        let stride = Self { characters, at, far: 0, names: count as u64 - 1 };
+        let far = stride.number(&last).checked_sub(stride.number(&first)).filter(|far| *far > 0)?;
+        Some(Self { far, ..stride })
     }
 
     /// The name that about so many names lie behind `from`. `None` when there can be none below this prefix, whose
     /// length is in characters.
     pub fn ahead(&self, from: &str, names: u64, prefix: usize) -> Option<String> {
         let mut to: Vec<char> = from.chars().collect();
-        let base = self.characters.len() as f64;
-        let number = self.number(&to) + (self.each * names as f64).max(1.0).round();
-        let mut carry = (number / base.powi(DIGITS as i32)).floor();
-        let mut rest = number - carry * base.powi(DIGITS as i32);
+        let base = self.characters.len() as u64;
+        let all = base.pow(DIGITS);
+        let number = self.number(&to) + (self.far.saturating_mul(names) / self.names).max(1);
+        let (mut carry, mut rest) = (number / all, number % all);
         to.resize(self.at, self.characters[0]);
         for place in (prefix..self.at).rev() {
-            if carry < 1.0 {
+            if carry == 0 {
                 break;
             }
             let Ok(digit) = self.characters.binary_search(&to[place]) else { continue };
-            let sum = digit as f64 + carry;
-            carry = (sum / base).floor();
-            to[place] = self.characters[(sum - carry * base) as usize];
+            let sum = digit as u64 + carry;
+            carry = sum / base;
+            to[place] = self.character(sum % base);
         }
-        if carry >= 1.0 {
+        if carry > 0 {
             return None;
         }
         for place in (0..DIGITS).rev() {
-            let one = base.powi(place as i32);
-            let digit = (rest / one).floor().clamp(0.0, base - 1.0);
-            rest -= digit * one;
-            to.push(self.characters[digit as usize]);
+            let one = base.pow(place);
+            to.push(self.character(rest / one));
+            rest %= one;
         }
         let to: String = to.into_iter().collect();
         (to.as_str() > from).then_some(to)
     }
 
+    fn character(&self, digit: u64) -> char {
+        usize::try_from(digit).ok().and_then(|digit| self.characters.get(digit)).copied().unwrap_or_default()
+    }
+
     /// The characters that are counted with, as a number. What is not there counts as the first.
-    fn number(&self, name: &[char]) -> f64 {
-        let digit =
-            |place: usize| name.get(self.at + place).map_or(0, |found| self.characters.partition_point(|other| other < found));
-        (0..DIGITS).fold(0.0, |number, place| number * self.characters.len() as f64 + digit(place) as f64)
+    fn number(&self, name: &[char]) -> u64 {
+        let last = self.characters.len() - 1;
+        let digit = |place: usize| {
+            name.get(self.at + place).map_or(0, |found| self.characters.partition_point(|other| other < found).min(last))
+        };
+        (0..DIGITS as usize).fold(0, |number, place| number * self.characters.len() as u64 + digit(place) as u64)
     }
 }
 

@@ -90,7 +90,7 @@ enum Way {
     /// One recursive listing. `ahead` has been looked at.
     Flat { lister: Box<Lister>, ahead: VecDeque<Listed>, is_checked: bool },
     /// Folder by folder.
-    Folders(Folders),
+    Folders(Box<Folders>),
 }
 
 impl Listing {
@@ -168,7 +168,7 @@ impl Listing {
 
     async fn start(&self) -> Result<Way, StepError> {
         if !self.store.lists_flat() {
-            return Ok(Way::Folders(Folders::new(self.store.clone(), self.after.clone())));
+            return Ok(Way::Folders(Box::new(Folders::new(self.store.clone(), self.after.clone()))));
         }
         if let Some(bucket) = self.store.bucket() {
             let after = self.after.as_ref().map(|after| self.store.whole_key(after));

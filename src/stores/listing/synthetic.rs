@@ -141,7 +141,7 @@ impl Bucket for Synthetic {
         Can { conditions: true, copies_across: false, tags: false, starts_after: true, deletes_at_once: 1 }
     }
 
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "synthetic"
     }
 }
