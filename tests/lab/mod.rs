@@ -5,14 +5,18 @@
 //! it, however that ends; namespaces, links and mounts go with their last process. Needs root.
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
+pub mod link;
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use ferry::hosts::{Patience, SshHost, Target};
+use link::{Link, Weather};
 use nix::sched::{CloneFlags, unshare};
 
 /// The first three numbers of every address.
@@ -66,6 +70,7 @@ pub struct Machine {
     /// Its first process, as seen from outside.
     pid: u32,
     _stdin: ChildStdin,
+    slow: OnceLock<Link>,
 }
 
 impl Drop for Machine {
@@ -152,7 +157,7 @@ impl Lab {
         let mut said = String::new();
         BufReader::new(init.stdout.take().expect("a pipe")).read_line(&mut said).expect("it answers");
         assert_eq!(said, "ready\n", "the host did not start");
-        let machine = Machine { name: name.to_owned(), address, link, folder, init, pid, _stdin: stdin };
+        let machine = Machine { name: name.to_owned(), address, link, folder, init, pid, _stdin: stdin, slow: OnceLock::new() };
         until("sshd listens", || std::net::TcpStream::connect((machine.address.as_str(), 22)).ok());
         machine
     }
@@ -203,6 +208,23 @@ impl Machine {
         let line = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done";
         let output = self.inside(line);
         String::from_utf8_lossy(&output.stdout).lines().filter(|process| process.contains(text)).count()
+    }
+
+    /// What its link is like from now on. Connections live through the change.
+    pub fn weather(&self, weather: Weather) {
+        let link = self.slow.get_or_init(|| {
+            let mac = self.says("cat /sys/class/net/eth0/address 2>/dev/null || ip -o link show eth0 | sed 's/.*ether //; s/ .*//'");
+            run("ip", &format!("link del {}", self.link));
+            let link = Link::new(self.pid, &self.link);
+            let address = &self.address;
+            self.says(&format!(
+                "ip link set eth0 address {mac} && ip addr add {address}/24 dev eth0 && ip link set eth0 up && ip route add default via {NET}.1"
+            ));
+            run("ip", &format!("link set {} master lab", self.link));
+            run("ip", &format!("link set {} up", self.link));
+            link
+        });
+        link.is(weather);
     }
 
     /// Pulls the cable.

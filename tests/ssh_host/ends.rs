@@ -1,6 +1,7 @@
 //! What ends a command on a host by SSH: a cancel, a lost wait, a cut network; and what does not.
 
 use super::*;
+use crate::lab::link::Weather;
 
 #[tokio::test]
 async fn cancel_asks_first_and_leaves_nothing_behind() {
@@ -138,4 +139,38 @@ async fn a_cancel_at_any_moment_leaves_nothing_behind() {
         assert!(finished.map_or_else(|error| error.message == "stopped on request", |finished| finished.was_asked), "{delay}");
     }
     until("all are gone", || lab.host("alpha").running("sleep 471") == 0).await;
+}
+
+#[tokio::test]
+async fn a_long_slow_lossy_link_is_only_that() {
+    let lab = Lab::new(&["alpha"]);
+    let (host, machine) = (lab.ssh("ada", "alpha"), lab.host("alpha"));
+    assert_eq!(says(&host, "echo near").await, "near");
+    machine.weather(Weather { delay: Duration::from_millis(40), ..Weather::default() });
+    // The connection from before lives on, and is as far away as the link is long.
+    let mut trips = Vec::new();
+    for _ in 0..5 {
+        trips.push(host.reach().await.expect("it answers").1);
+    }
+    let best = trips.iter().min().expect("there are five");
+    assert!(*best >= Duration::from_millis(80) && *best < Duration::from_millis(160), "{trips:?}");
+    // Two megabytes over ten megabits in a second take at least that long, loss or not.
+    let (rate, loss) = (Some(10_000_000), 0.005);
+    machine.weather(Weather { delay: Duration::from_millis(5), rate, loss, ..Weather::default() });
+    let content: Vec<u8> = (0..(2_usize << 20)).map(|at| (at.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
+    let (cancel, path, start) = (CancellationToken::new(), std::path::Path::new("/tmp/big"), Instant::now());
+    let mut from = content.as_slice();
+    host.put_file(path, &mut from, content.len() as u64, Owned::default(), &cancel).await.expect("put");
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(1500), "{took:?}");
+    machine.weather(Weather::default());
+    let mut back = Vec::new();
+    host.get_file(path, &mut back, &cancel).await.expect("got");
+    assert!(back == content, "it came back changed");
+    // A cable can be pulled here too.
+    machine.cut();
+    let error = attempt(&host, &Invocation::new(["true"])).await.expect_err("nothing gets through");
+    assert_eq!(error.class, ErrorClass::Transient);
+    machine.mend();
+    assert_eq!(says(&host, "echo again").await, "again");
 }
