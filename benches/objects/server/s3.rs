@@ -196,6 +196,8 @@ impl S3 for Server {
         check_read!(request.input, &object);
         let size = object.content.size;
         let mut output = told!(GetObjectOutput, &object);
+        let tags = object.properties.tags.as_ref();
+        output.tag_count = tags.map(|tags| i32::try_from(tags.split('&').count()).unwrap_or(i32::MAX));
         let range = match request.input.range {
             None => 0..size,
             Some(range) => {

@@ -117,9 +117,9 @@ pub struct ObjectSync {
     #[serde(default)]
     pub tags: Tags,
     /// The storage class that objects get. `keep`: the one they have; in another kind of service the one most like it
-    /// (`STANDARD_IA` and `ONEZONE_IA` are `Cool`, `GLACIER_IR` is `Cold`, `GLACIER` and `DEEP_ARCHIVE` are `Archive`), and
-    /// where there is none like it, the one that the target uses without a word. `default`: that one for all. A class:
-    /// this one for all. Or a table: `{ STANDARD_IA: Cool, GLACIER: default, otherwise: keep }`.
+    /// (`STANDARD_IA` and `ONEZONE_IA` are `Cool`, `GLACIER_IR` is `Cold`, `GLACIER` and `DEEP_ARCHIVE` are `Archive`), else
+    /// the target's default. `default`: that one. A class: this one. Or a table from the source's classes to one of these:
+    /// `{ STANDARD_IA: Cool, GLACIER: default, otherwise: keep }`.
     #[serde(default)]
     pub storage_class: StorageClass,
     /// How many requests are under way at once. Unless it is given, the step finds it: it rises as long as that moves

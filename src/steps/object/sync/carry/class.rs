@@ -109,7 +109,7 @@ impl JsonSchema for StorageClass {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "anyOf": [{ "type": "string" }, { "type": "object", "additionalProperties": { "type": "string" } }],
+            "type": ["string", "object"], "additionalProperties": { "type": "string" },
             "description": "`keep`, `default`, a class for everything, or a table from the source's classes to the target's.",
             "examples": ["default", { "STANDARD_IA": "Cool", "GLACIER": "Cold", "otherwise": "keep" }]
         })

@@ -78,13 +78,16 @@ impl Kept {
         }
         for (class, Class { objects: count, to: there }) in &self.classes {
             if there.is_none() && !StorageClass::is_usual(class) {
-                warnings.push(format!("{} in the storage class `{class}` go to the default of `{to}`", objects(*count)));
+                warnings.push(format!(
+                    "no class at `{to}` is like `{class}`, in which there is {}: its default is taken",
+                    objects(*count)
+                ));
             }
         }
         let archived = self.classes.iter().filter(|(class, _)| is_archive(class)).map(|(_, class)| class.objects).sum();
         if archived > 0 {
             let names = some(&self.archived, archived);
-            warnings.push(format!("{} lie in an archive, and fail unless they were restored: {names}", objects(archived)));
+            warnings.push(format!("in an archive, and readable only once restored: {}: {names}", objects(archived)));
         }
         warnings
     }

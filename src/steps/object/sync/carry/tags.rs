@@ -29,6 +29,8 @@ impl Tags {
     }
 }
 
+const WANTED: &str = "expected true, false or `auto`";
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -41,8 +43,13 @@ impl<'de> Deserialize<'de> for Tags {
         match Written::deserialize(deserializer) {
             Ok(Written::Flag(true)) => Ok(Self::Yes),
             Ok(Written::Flag(false)) => Ok(Self::No),
-            Ok(Written::Text(text)) if text == "auto" => Ok(Self::Auto),
-            _ => Err(D::Error::custom("expected true, false or `auto`")),
+            Ok(Written::Text(text)) => match text.as_str() {
+                "auto" => Ok(Self::Auto),
+                "true" => Ok(Self::Yes),
+                "false" => Ok(Self::No),
+                _ => Err(D::Error::custom(WANTED)),
+            },
+            Err(_) => Err(D::Error::custom(WANTED)),
         }
     }
 }

@@ -63,6 +63,18 @@ impl Origin {
         Ok(Self { facts, properties, tags: Tags::No, told: 0, way })
     }
 
+    /// Opens a large object as it is now, and sees how many tags it has: many S3 services tell that with the content only,
+    /// and so the first byte is read.
+    pub async fn look_for_tags(store: &Store, key: &str, tags: Tags) -> Result<Self, Stop> {
+        let Some(bucket) = store.bucket().filter(|_| store.scheme() == "s3" && tags == Tags::Auto) else {
+            return Self::look(store, key).await;
+        };
+        let key = store.whole_key(key);
+        let head = bucket.get(&key, Some(0..1), None).await.map_err(|error| not_read(store, &key, error))?.head;
+        let (facts, properties, way) = (head.facts, head.properties, Way::Bucket { bucket, key });
+        Ok(Self { facts, properties, tags: Tags::No, told: head.tags, way })
+    }
+
     /// With its tags, when it is read whole.
     pub fn asking(self, tags: Tags) -> Self {
         Self { tags, ..self }

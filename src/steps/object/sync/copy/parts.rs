@@ -45,7 +45,7 @@ impl Transfer {
         let whole_key = self.target.whole_key(&key);
         let part = if from.is_some() { copied_part_size(origin.facts.size) } else { part_size(origin.facts.size) };
         // An upload takes its properties when it begins or ends, not from what is read in between.
-        let now = Origin::look(&self.source, &key).await?;
+        let now = Origin::look_for_tags(&self.source, &key, self.carriage.tags()).await?;
         if !now.facts.agree(&origin.facts) {
             return Err(Stop::Changed);
         }
