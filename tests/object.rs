@@ -6,6 +6,8 @@ mod any_to_any;
 mod apart;
 #[path = "object/cuts.rs"]
 mod cuts;
+#[path = "object/etags.rs"]
+mod etags;
 #[path = "object/follow.rs"]
 mod follow;
 #[path = "object/gales.rs"]

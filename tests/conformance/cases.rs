@@ -280,6 +280,13 @@ fn all() -> Vec<Case> {
             End::Never,
         ),
         case(
+            "sync of all versions",
+            "object.sync",
+            |_| json!({ "from": "old:up/", "to": "new:up/", "versions": "all" }),
+            objects,
+            End::Failed,
+        ),
+        case(
             "sync that follows what it takes away",
             "object.sync",
             |_| json!({ "from": "old:up/", "to": "new:up/", "follow": true, "mode": "move" }),

@@ -9,15 +9,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
+use super::content::{self, Object};
 use super::filter::Filter;
 use super::merge::pairs;
 use super::objects;
-use super::same::{Answer, Rule, checksum};
+use super::same::{Answer, Rule};
 use super::sync::is_copied;
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
 use crate::steps::{Preview, Progress, Step, StepContext};
-use crate::stores::{Kind, Store};
+use crate::stores::{Kind, Listed, Store};
 
 /// How many differences fit into the outputs; all of them are in a file.
 const SHOWN: usize = 100;
@@ -27,8 +28,9 @@ const AT_ONCE: usize = 8;
 /// Proves that two places hold the same objects, and fails when they do not.
 ///
 /// Every name that the filters let through must be at both places with the same size and the same content. Contents
-/// count as the same when both stores list the same MD5; where one lists none, both contents are read and their SHA-256
-/// is compared. `by: size` and `by: mtime` prove less and say so. The outputs show the first 100 differences; the whole
+/// count as the same when both stores list the same MD5. Where only one lists it, the other's content is read; where one has
+/// the `ETag` of an object that was sent in parts, the other's is read and that put together from it, as far as the size of
+/// the parts can be found; else both are read and their SHA-256 is compared. `by: size` and `by: mtime` prove less and say so. The outputs show the first 100 differences; the whole
 /// list is `differences.jsonl` in the step's folder of the run.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -49,9 +51,16 @@ pub struct ObjectCompare {
     /// What is compared besides names and sizes.
     #[serde(default)]
     pub by: Rule,
+    /// Whether differences make the step fail. With `fail: false` it succeeds, and they are in its outputs.
+    #[serde(default = "yes")]
+    pub fail: bool,
     /// Two places without any object are no failure.
     #[serde(default)]
     pub allow_empty: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One difference.
@@ -61,6 +70,9 @@ pub struct Difference {
     pub key: String,
     /// What differs.
     pub what: What,
+    /// What either side has: `5 B at from, 7 B at to`.
+    #[serde(default)]
+    pub why: String,
 }
 
 /// In what two places differ about a name.
@@ -73,8 +85,40 @@ pub enum What {
     Extra,
     /// It has another size.
     Size,
-    /// It has another content (or time, if times are compared).
+    /// It has another content.
     Content,
+    /// It is older at `to`: nothing but times was compared.
+    Time,
+}
+
+impl What {
+    fn told(self) -> &'static str {
+        match self {
+            Self::Missing => "is missing",
+            Self::Extra => "is only there",
+            Self::Size => "has another size",
+            Self::Content => "has another content",
+            Self::Time => "is older",
+        }
+    }
+}
+
+/// What listings have shown to differ.
+fn listed_difference(by: Rule, key: &str, from: &Listed, to: &Listed) -> Difference {
+    let md5s = from.md5.as_ref().zip(to.md5.as_ref());
+    let (what, why) = match md5s {
+        _ if from.kind != to.kind => (What::Content, "one is an object, the other stands for a folder".to_owned()),
+        _ if from.facts.size != to.facts.size => {
+            (What::Size, format!("{} bytes at from, {} at to", from.facts.size, to.facts.size))
+        }
+        Some((a, b)) if by != Rule::Mtime => (What::Content, format!("MD5 {a} at from, {b} at to")),
+        _ if by == Rule::Mtime => {
+            let time = |listed: &Listed| listed.facts.modified.map_or_else(|| "no time".to_owned(), |time| time.to_string());
+            (What::Time, format!("{} at from, {} at to", time(from), time(to)))
+        }
+        _ => (What::Content, "not both list an MD5".to_owned()),
+    };
+    Difference { key: key.to_owned(), what, why }
 }
 
 /// What a comparison saw.
@@ -86,10 +130,15 @@ pub struct CompareOutput {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// How many were compared by reading both contents.
+    /// How many were compared by reading contents: of one side where the other lists an MD5, or the `ETag` of parts whose
+    /// size can be found; else of both.
     pub read: u64,
-    /// How many names differ. When there is any, the step fails.
+    /// How many names differ. When there is any, the step fails unless `fail: false`.
     pub different: u64,
+    /// How many of them are only at `from`.
+    pub missing: u64,
+    /// How many of them are only at `to`.
+    pub extra: u64,
     /// The first of them.
     pub differences: Vec<Difference>,
 }
@@ -155,26 +204,32 @@ impl ObjectCompare {
                             output.objects += 1;
                             output.bytes += pair.source.as_ref().map_or(0, |listed| listed.facts.size);
                         }
-                        let different = |what| Some(Difference { key: pair.key.clone(), what });
+                        let alone = |what, listed: &Listed| {
+                            let why = format!("{} bytes", listed.facts.size);
+                            Some(Difference { key: pair.key.clone(), what, why })
+                        };
                         match (&pair.source, &pair.target) {
                             (Some(listed), Some(there)) => match self.by.of_proof(listed, there) {
                                 Answer::Same => None,
-                                Answer::Different if listed.facts.size != there.facts.size => different(What::Size),
-                                Answer::Different => different(What::Content),
+                                Answer::Different => Some(listed_difference(self.by, &pair.key, listed, there)),
                                 Answer::Read | Answer::Ask => {
                                     output.read += 1;
-                                    let key = pair.key.clone();
-                                    let bytes_read = &bytes_read;
+                                    let (listed, there) = (listed.clone(), there.clone());
+                                    let (bytes_read, reads_both) = (&bytes_read, self.by == Rule::Checksum);
                                     reading.push(async move {
                                         let count = |bytes| { bytes_read.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed); };
-                                        let (a, b) = tokio::join!(checksum(source, &key, &count), checksum(target, &key, &count));
-                                        Ok((a? != b?).then_some(Difference { key, what: What::Content }))
+                                        let from = Object { store: source, listed: &listed };
+                                        let to = Object { store: target, listed: &there };
+                                        let found = content::compare(from, to, reads_both, &count).await?;
+                                        let side = if found.is_both { "both sides were read" } else { "one side was read" };
+                                        let (what, why) = (What::Content, side.to_owned());
+                                        Ok((!found.is_same).then(|| Difference { key: listed.key.clone(), what, why }))
                                     }.boxed());
                                     None
                                 }
                             },
-                            (Some(_), None) if source_counts => different(What::Missing),
-                            (None, Some(_)) if target_counts => different(What::Extra),
+                            (Some(listed), None) if source_counts => alone(What::Missing, listed),
+                            (None, Some(there)) if target_counts => alone(What::Extra, there),
                             _ => None,
                         }
                     }
@@ -183,6 +238,8 @@ impl ObjectCompare {
             if let Some(difference) = difference {
                 list.add(&difference).await?;
                 output.different += 1;
+                output.missing += u64::from(difference.what == What::Missing);
+                output.extra += u64::from(difference.what == What::Extra);
                 if output.differences.len() < SHOWN {
                     output.differences.push(difference);
                 }
@@ -274,30 +331,25 @@ with:
             ))
             .help("correct `from` and `to`; if two empty places are expected, say `allow_empty: true`"));
         }
-        if output.identical {
+        if output.identical || !self.fail {
             return Ok(output);
         }
         let first: Vec<String> = output
             .differences
             .iter()
             .take(5)
-            .map(|difference| {
-                let what = match difference.what {
-                    What::Missing => "is missing",
-                    What::Extra => "is only there",
-                    What::Size => "has another size",
-                    What::Content => "has another content",
-                };
-                format!("`{}` {what}", difference.key)
-            })
+            .map(|difference| format!("`{}` {}", difference.key, difference.what.told()))
             .collect();
         let rest = output.different - first.len() as u64;
         let rest = if rest == 0 { String::new() } else { format!(", and {rest} more") };
         Err(StepError::permanent(format!(
-            "`{}` differs from `{}` in {}: {}{rest}",
+            "`{}` differs from `{}` in {} ({} missing, {} extra, {} different): {}{rest}",
             target.label(),
             source.label(),
             objects(output.different),
+            output.missing,
+            output.extra,
+            output.different - output.missing - output.extra,
             first.join(", ")
         ))
         .help(format!(

@@ -5,7 +5,9 @@
 //! seen. Two sorted listings are merged as streams, so that memory does not grow with the number of objects.
 
 mod compare;
+mod content;
 mod delete;
+mod etag;
 mod filter;
 mod list;
 mod merge;

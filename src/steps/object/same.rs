@@ -2,25 +2,22 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::error::StepError;
-use crate::stores::bucket::{Bucket, BucketError};
-use crate::stores::{Listed, Store, classify};
-
-/// How much of an object in a bucket is read at once.
-const PIECE: u64 = 8 << 20;
+use super::etag::PartsEtag;
+use crate::stores::Listed;
 
 /// How objects of the same name are compared. Sizes are compared in every case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// The MD5 that both stores list; where one has none, as `mtime`.
+    /// The MD5 that both stores list, or the same `ETag` of the same parts; where that tells nothing, as `mtime`.
     #[default]
     Auto,
     /// The size alone.
     Size,
-    /// The MD5 that both stores list; where one has none, they count as different.
+    /// The MD5 that both stores list. Of an object that was sent in parts a store lists none, and its `ETag` depends on the
+    /// size of the parts: unless both have the same, contents are read, and where that size can be found those of one side
+    /// only. Where a store lists nothing of that kind, the two count as different.
     Etag,
     /// The target is not older than the source, or has its time. Of a file in a directory the time of its last change of any kind counts
     /// too, so that one which was restored, unpacked or renamed with an old time is new. Not seen are another content
@@ -28,7 +25,8 @@ pub enum Rule {
     /// by less than the two machines' clocks. A file that has the time which its object tells for files is the same, if it
     /// was made later than the object: each such object is asked for that time.
     Mtime,
-    /// The SHA-256 of both contents: reads every object of equal size twice.
+    /// The SHA-256 of both contents: reads every object of equal size on both sides, whatever is listed. Finds what a store
+    /// has spoiled since it was written.
     Checksum,
 }
 
@@ -39,7 +37,7 @@ pub enum Answer {
     Same,
     /// They do not.
     Different,
-    /// Both contents have to be read.
+    /// Contents have to be read.
     Read,
     /// The target is a file that was made later than the source and has an older time: the one that the object tells for
     /// files, or not. The source has to be asked for that.
@@ -61,6 +59,21 @@ pub fn is_at(file: jiff::Timestamp, time: jiff::Timestamp) -> bool {
     [1, 1_000, 1_000_000, 1_000_000_000].into_iter().any(|unit| time.div_euclid(unit) * unit == file)
 }
 
+/// What the `ETag` of an object that was sent in parts tells.
+pub fn parts(listed: &Listed) -> Option<PartsEtag> {
+    listed.facts.etag.as_deref().and_then(PartsEtag::parse)
+}
+
+/// Whether both contents are the same, as far as listed MD5s tell. Of parts only the same says something: another `ETag` may
+/// be of the same content in other parts.
+fn by_md5(source: &Listed, target: &Listed) -> Option<bool> {
+    match (&source.md5, &target.md5) {
+        (Some(a), Some(b)) => Some(a == b),
+        (None, None) => parts(source).zip(parts(target)).and_then(|(a, b)| (a == b).then_some(true)),
+        _ => None,
+    }
+}
+
 impl Rule {
     /// Compares what is listed, for a copy: it is to be avoided where nothing speaks for it.
     pub fn of_copy(self, source: &Listed, target: &Listed) -> Answer {
@@ -68,7 +81,7 @@ impl Rule {
         if source.kind != target.kind || source.facts.size != target.facts.size {
             return Answer::Different;
         }
-        let by_md5 = source.md5.as_ref().zip(target.md5.as_ref()).map(|(a, b)| a == b);
+        let by_md5 = by_md5(source, target);
         // A file that was restored or unpacked has an old time of its own, and is new all the same.
         let written = source.facts.modified.max(source.changed);
         let by_time = written.zip(target.facts.modified).map(|(a, b)| match target.changed {
@@ -86,7 +99,11 @@ impl Rule {
         match self {
             Self::Size => Answer::Same,
             Self::Auto => by_md5.map_or(by_time, answer),
-            Self::Etag => answer(by_md5.unwrap_or(false)),
+            Self::Etag => match by_md5 {
+                Some(same) => answer(same),
+                None if parts(source).or(parts(target)).is_some() => Answer::Read,
+                None => Answer::Different,
+            },
             Self::Mtime => by_time,
             Self::Checksum => Answer::Read,
         }
@@ -96,65 +113,12 @@ impl Rule {
     pub fn of_proof(self, source: &Listed, target: &Listed) -> Answer {
         match (self, self.of_copy(source, target)) {
             (_, _) if source.facts.size != target.facts.size || source.kind != target.kind => Answer::Different,
-            (Self::Auto, _) if source.facts.size > 0 && source.md5.is_none() | target.md5.is_none() => Answer::Read,
+            (Self::Auto, _) if source.facts.size > 0 && by_md5(source, target).is_none() => Answer::Read,
             (Self::Auto, _) if source.facts.size == 0 => Answer::Same,
             (_, Answer::Ask) => Answer::Read,
             (_, answer) => answer,
         }
     }
-}
-
-/// The SHA-256 and the size of an object's content. `seen` is told of the bytes as they come.
-pub async fn checksum(store: &Store, key: &str, seen: &(dyn Fn(u64) + Sync)) -> Result<(String, u64), StepError> {
-    use futures::TryStreamExt as _;
-    if let Some(bucket) = store.bucket() {
-        return checksum_in(&*bucket, store, key, seen).await;
-    }
-    let failed = |error| classify(&format!("cannot read `{key}` in `{}`", store.label()), error);
-    let path = store.path(key)?;
-    let metadata = store.operator().stat(&path).await.map_err(failed)?;
-    let mut digest = Sha256::new();
-    let mut size = 0;
-    if metadata.content_length() > 0 {
-        let reader = store.operator().reader(&path).await.map_err(failed)?;
-        let mut stream = reader.into_stream(0..metadata.content_length()).await.map_err(failed)?;
-        while let Some(piece) = stream.try_next().await.map_err(failed)? {
-            size += piece.len() as u64;
-            seen(piece.len() as u64);
-            for bytes in piece {
-                digest.update(&bytes);
-            }
-        }
-    }
-    Ok((format!("{:x}", digest.finalize()), size))
-}
-
-/// The same in a bucket, which holds names that are no paths, piece by piece of one state of the object.
-async fn checksum_in(
-    bucket: &dyn Bucket,
-    store: &Store,
-    key: &str,
-    seen: &(dyn Fn(u64) + Sync),
-) -> Result<(String, u64), StepError> {
-    let doing = format!("cannot read `{key}` in `{}`", store.label());
-    let failed = |error: BucketError| match error {
-        BucketError::Changed => StepError::transient(format!("{doing}: it changed meanwhile")).help("stop what writes to it"),
-        error => error.into_step(&doing),
-    };
-    let key = store.whole_key(key);
-    let head = bucket.head(&key).await.map_err(failed)?;
-    let (size, etag) = (head.facts.size, head.facts.etag);
-    let (mut digest, mut at) = (Sha256::new(), 0);
-    while at < size {
-        let got = bucket.get(&key, Some(at..(at + PIECE).min(size)), etag.as_deref()).await.map_err(failed)?;
-        if got.head.facts.size != size || got.body.is_empty() {
-            return Err(failed(BucketError::Changed));
-        }
-        digest.update(&got.body);
-        at += got.body.len() as u64;
-        seen(got.body.len() as u64);
-    }
-    Ok((format!("{:x}", digest.finalize()), size))
 }
 
 #[cfg(test)]
@@ -180,6 +144,24 @@ mod tests {
         let (a, b) = (listed(1, Some("aa"), 10), listed(1, Some("bb"), 20));
         assert_eq!(Rule::Auto.of_copy(&a, &b), Answer::Different);
         assert_eq!(Rule::Auto.of_copy(&b, &listed(1, Some("bb"), 10)), Answer::Same);
+    }
+
+    #[test]
+    fn an_etag_of_parts_is_never_a_difference_by_itself() {
+        let with = |digit: char, parts: u32, second| {
+            let etag = Some(format!("\"{}-{parts}\"", digit.to_string().repeat(32)));
+            let plain = listed(9, None, second);
+            Listed { facts: Facts { etag, ..plain.facts }, ..plain }
+        };
+        let (a, b, plain) = (with('a', 2, 30), with('b', 3, 10), listed(9, Some("aa"), 10));
+        assert_eq!(Rule::Etag.of_copy(&a, &b), Answer::Read);
+        assert_eq!(Rule::Etag.of_copy(&a, &plain), Answer::Read);
+        assert_eq!(Rule::Etag.of_copy(&a, &with('a', 2, 10)), Answer::Same);
+        assert_eq!(Rule::Auto.of_copy(&a, &with('a', 2, 10)), Answer::Same, "whatever the times say");
+        assert_eq!(Rule::Auto.of_copy(&a, &b), Answer::Different, "by the times");
+        assert_eq!(Rule::Auto.of_copy(&b, &a), Answer::Same, "by the times");
+        assert_eq!(Rule::Auto.of_proof(&b, &a), Answer::Read);
+        assert_eq!(Rule::Auto.of_proof(&a, &with('a', 2, 10)), Answer::Same);
     }
 
     #[test]

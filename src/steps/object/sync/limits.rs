@@ -45,6 +45,17 @@ pub enum Mode {
     Move,
 }
 
+/// Which versions of an object are copied, where the source keeps more than one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Versions {
+    /// The one that is there now.
+    #[default]
+    Current,
+    /// All of them. Refused: see the manual.
+    All,
+}
+
 /// How much may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MaxDelete {

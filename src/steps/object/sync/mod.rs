@@ -34,7 +34,7 @@ use serde_json::Value;
 use self::carry::{StorageClass, Tags};
 use self::copy::ServerSide;
 use self::follow::Follow;
-use self::limits::{Bandwidth, MaxDelete, Mode, Verify};
+use self::limits::{Bandwidth, MaxDelete, Mode, Verify, Versions};
 pub use self::plan::{SyncBefore, is_copied};
 use super::filter::Filter;
 use super::same::Rule;
@@ -94,6 +94,10 @@ pub struct ObjectSync {
     /// at the source, `move` deletes at the source what is at the target; both after everything was copied.
     #[serde(default)]
     pub mode: Mode,
+    /// Which versions are copied, where the source keeps more than one: `current`. `all` is not built yet, and refused by a
+    /// plan and before a run.
+    #[serde(default)]
+    pub versions: Versions,
     /// With `mode: mirror`: fails before it deletes more than this many objects, or than this part of those at the target:
     /// `1%`.
     #[serde(default)]
@@ -230,6 +234,12 @@ with:
     }
 
     async fn inspect(&self, ctx: &StepContext) -> Result<SyncBefore, StepError> {
+        if self.versions == Versions::All {
+            return Err(StepError::permanent(
+                "`versions: all` is not built yet: only the current version of an object is copied",
+            )
+            .help("take it out to copy current versions; older ones are copied with the provider's own tools"));
+        }
         if self.mode == Mode::Move && self.follow.way().is_some() {
             return Err(StepError::permanent("`follow` keeps two places equal, and `mode: move` empties one of them")
                 .help("follow with `mode: copy` or `mode: mirror`, and move what is left in a later step"));

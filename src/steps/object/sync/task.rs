@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::copy::{Copied, Job, Transfer, Trouble};
 use super::ledger::{Line, Moved};
 use crate::error::{ErrorClass, StepError};
-use crate::steps::object::same::{Answer, checksum};
+use crate::steps::object::same::Answer;
 use crate::stores::{Facts, Removed};
 
 /// What is to be done about a name.
@@ -134,13 +134,10 @@ pub async fn work_on(transfer: &Arc<Transfer>, task: Task) -> Ended {
                 }
             }
             if answer == Answer::Read {
-                let quiet = |_| {};
-                let (source, target) = (&transfer.source, &transfer.target);
-                let (a, b) = tokio::join!(checksum(source, &key, &quiet), checksum(target, &key, &quiet));
-                match (a, b) {
-                    (Ok(a), Ok(b)) if a == b => return Ended::Same(job),
-                    (Ok(_), Ok(_)) => {}
-                    (Err(error), _) | (_, Err(error)) => return failed(&key, error.into()),
+                match transfer.has_same_content(&job).await {
+                    Ok(true) => return Ended::Same(job),
+                    Ok(false) => {}
+                    Err(error) => return failed(&key, error.into()),
                 }
             }
             // A listing does not tell versions; undo needs them.

@@ -24,6 +24,7 @@ use crate::error::{ErrorClass, StepError};
 use crate::steps::object::filter::Filter;
 use crate::steps::object::merge::pairs;
 use crate::steps::object::objects;
+use crate::steps::object::same::Rule;
 use crate::steps::{Progress, StepContext};
 use crate::stores::Store;
 
@@ -132,7 +133,7 @@ pub async fn sync(
     // What the only copy goes to must have said what has arrived.
     let is_unproven = config.mode == Mode::Move && target.bucket().is_none();
     let verify = if is_unproven { Verify::Full } else { config.verify };
-    let transfer = Transfer::new(
+    let mut transfer = Transfer::new(
         source.clone(),
         target.clone(),
         ledger,
@@ -143,6 +144,7 @@ pub async fn sync(
         config,
         unfinished,
     );
+    transfer.reads_both = config.compare == Rule::Checksum;
     transfer.moved.store(token.done.bytes, Ordering::Relaxed);
     let mut work = Work {
         config,

@@ -5,6 +5,7 @@ use super::super::hash;
 use super::super::ledger::Line;
 use super::{Job, Origin, PART, Stop, Transfer, Trouble, WHOLE};
 use crate::error::StepError;
+use crate::steps::object::content::{self, Object};
 use crate::steps::object::same::is_at;
 use crate::stores::Store;
 use crate::stores::bucket::BucketError;
@@ -17,6 +18,14 @@ impl Transfer {
             Err(Stop::Step(error)) => Err(Trouble::Step(error)),
             Err(_) => Ok(false),
         }
+    }
+
+    /// Whether the object that is there has the content of the source's.
+    pub async fn has_same_content(&self, job: &Job) -> Result<bool, StepError> {
+        let Some(there) = &job.there else { return Ok(false) };
+        let source = Object { store: &self.source, listed: &job.listed };
+        let target = Object { store: &self.target, listed: there };
+        Ok(content::compare(source, target, self.reads_both, &|_| {}).await?.is_same)
     }
 
     /// Whether the file that is there has the time which its object at the source tells for files.

@@ -74,6 +74,8 @@ pub struct Transfer {
     pub verify: Verify,
     /// Whether the source is to go in the end.
     pub is_move: bool,
+    /// Whether contents are compared by reading both sides, whatever is listed.
+    pub reads_both: bool,
     /// What an earlier attempt had sent in parts.
     pub unfinished: Mutex<BTreeMap<String, Vec<Unfinished>>>,
     /// Bytes that have arrived so far, for progress.
@@ -202,6 +204,7 @@ impl Transfer {
             stop,
             verify,
             is_move,
+            reads_both: false,
             unfinished,
             moved,
             ends,
