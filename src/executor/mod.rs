@@ -28,6 +28,7 @@ mod session;
 mod signals;
 mod start;
 mod surroundings;
+mod targets;
 mod tasks;
 
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ pub use plan::{plan, preflight, stores};
 pub use planned::{Half, Plan, PlanState, Planned};
 pub use samples::{Sample, Samples, samples};
 pub use start::fold_run;
+pub use targets::Target;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Engine, OnFailure, StepPath};

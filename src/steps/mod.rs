@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use context::{Attempt, Depth, LogStream, Progress, Signals, StepContext};
-pub use object::ObjectSync;
+pub use object::{Left, ObjectSync, left};
 pub use registry::{DynStep, Registry};
 
 use crate::catalogue::{Background, Interrupted, Kind, Traits, Undo};

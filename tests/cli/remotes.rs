@@ -222,3 +222,27 @@ fn a_report_draws_how_fast_a_sync_was() {
     let told = bench.run(&["report", "last"]).exits(0);
     assert!(told.stdout.contains("how fast\nsync  ") && told.stdout.contains("on average"), "{told:?}");
 }
+
+#[test]
+fn uploads_that_a_dead_sync_has_left_are_told_and_thrown_away_by_rollback() {
+    let Some(lab) = Lab::new() else { return };
+    lab.bench.write("in/large", &"x".repeat(64 << 20));
+    let config = lab.config().display().to_string();
+    let args = ["sync", "in", "new:box/up", "--rclone-config", &config, "--bandwidth", "10MB/s"];
+    let mut started = lab.bench.start(&args);
+    let ledger = || {
+        let runs = std::fs::read_dir(lab.bench.path(".ferry/runs")).into_iter().flatten().flatten();
+        runs.filter_map(|run| std::fs::read_to_string(run.path().join("scratch/sync/ledger.jsonl")).ok()).collect::<String>()
+    };
+    Bench::wait_until(|| ledger().contains("\"what\":\"part\""));
+    started.kill();
+    let told = lab.run(&["doctor"]);
+    assert!(told.stdout.contains("1 unfinished upload, ") && told.stdout.contains("`large`"), "{told:?}");
+    assert!(told.stdout.contains("ferry rollback"), "{told:?}");
+    // A run that may be resumed needs it.
+    let kept = lab.run(&["doctor", "--abort-uploads"]);
+    assert!(kept.stdout.contains("1 unfinished upload, "), "{kept:?}");
+    lab.run(&["rollback", "last", "--yes"]).exits(0);
+    let told = lab.run(&["doctor"]);
+    assert!(!told.stdout.contains("unfinished upload"), "{told:?}");
+}

@@ -17,7 +17,7 @@ mod sync;
 pub use compare::ObjectCompare;
 pub use delete::ObjectDelete;
 pub use list::ObjectList;
-pub use sync::ObjectSync;
+pub use sync::{Left, ObjectSync, left};
 
 /// `1 object`, `12 objects`.
 fn objects(count: u64) -> String {

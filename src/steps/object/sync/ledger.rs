@@ -15,7 +15,7 @@ use crate::error::StepError;
 use crate::stores::bucket::Part;
 use crate::stores::{Facts, Store};
 
-const NAME: &str = "ledger.jsonl";
+pub const NAME: &str = "ledger.jsonl";
 const UNDONE: &str = "ledger-undone.jsonl";
 
 /// One line.

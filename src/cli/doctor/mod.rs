@@ -1,6 +1,7 @@
 //! `ferry doctor`: what is missing on this machine, and on hosts.
 
 mod host;
+mod uploads;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -20,10 +21,10 @@ use crate::units::Span;
 /// Every event is on disk before anything follows from it: a disk slower than this is felt.
 const SLOW_DISK: Duration = Duration::from_millis(50);
 
-/// Say what is missing on this machine, on hosts, and for a pipeline; change nothing
+/// Say what is missing on this machine, on hosts and for a pipeline, and what syncs have left unfinished; change nothing unasked
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Exit status 2 when something is missing.\n\nExamples:\n  ferry doctor\n  ferry doctor pipelines/shop.yaml\n  \
+    after_long_help = "Exit status 2 when something is missing.\n\nExamples:\n  ferry doctor\n  ferry doctor --abort-uploads\n  ferry doctor pipelines/shop.yaml\n  \
     ferry doctor pipelines/shop.yaml --host source\n  ferry doctor --host ubuntu@db.aws.example\n\n\
     JSON: {\"ok\", \"checks\": [{\"name\", \"state\": \"fine|odd|missing\", \"says\", \"help\"}]}"
 )]
@@ -34,6 +35,9 @@ pub struct Doctor {
     /// A host: one of FILE by name, else what one would write behind `ssh`; and nothing but hosts is looked at
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
+    /// Throw unfinished uploads away that this project's runs have begun and no unfinished run needs
+    #[arg(long)]
+    abort_uploads: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -70,6 +74,7 @@ impl Doctor {
         if self.hosts.is_empty() {
             checks = vec![version(), shell(), certificates()];
             checks.extend(runs(context)?);
+            checks.extend(block_on(uploads::check(context, self.abort_uploads))??);
         }
         let mut patients = Vec::new();
         match &self.file {
