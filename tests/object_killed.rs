@@ -27,7 +27,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 fn bytes(seed: u64, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
-    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+    // As good as chance, and fast in a debug build too.
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
@@ -45,8 +46,9 @@ fn pipeline(old: u16, new: u16) -> String {
     )
 }
 
-/// Runs ferry; kills it after a while, if it is given and ferry is still there. `kills` is called at that moment.
-fn go(folder: &Path, args: &[&str], life: Option<Duration>, kills: &mut dyn FnMut()) -> Option<i32> {
+/// Runs ferry; kills it a while after it has begun to work, if it is given and ferry is still there. `kills` is called at
+/// that moment.
+fn go(folder: &Path, args: &[&str], life: Option<Duration>, begun: &dyn Fn() -> bool, kills: &mut dyn FnMut()) -> Option<i32> {
     let binary = std::env::var_os("FERRY_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_ferry").into());
     let mut child = Command::new(binary)
         .args(args)
@@ -56,12 +58,15 @@ fn go(folder: &Path, args: &[&str], life: Option<Duration>, kills: &mut dyn FnMu
         .stderr(std::fs::File::create(folder.join("stderr")).expect("a file can be made"))
         .spawn()
         .expect("ferry starts");
-    let deadline = life.map(|life| Instant::now() + life);
+    let mut deadline = None;
     loop {
+        if deadline.is_none() && life.is_some() && begun() {
+            deadline = life.map(|life| Instant::now() + life);
+        }
         if let Some(status) = child.try_wait().expect("a child can be asked") {
             return status.code();
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if deadline.is_some_and(|deadline: Instant| Instant::now() >= deadline) {
             kills();
             child.kill().expect("a child can be killed");
             child.wait().expect("it is dead");
@@ -126,11 +131,12 @@ async fn one_sync(old: &parts::Server, seed: u64, kills: u64) -> Option<Row> {
     std::fs::write(here.path().join("p.yaml"), pipeline(old.port, proxy.port)).expect("written");
     let (mut killed, mut under_way) = (0, 0);
     loop {
-        let quiet = &mut || ();
-        let is_first = !here.path().join(".ferry").exists() || go(here.path(), &["show", "last"], None, quiet) != Some(0);
+        let (asked, quiet) = (proxy.count("", ""), &mut || ());
+        let begun = || proxy.count("", "") > asked;
+        let is_first = !here.path().join(".ferry").exists() || go(here.path(), &["show", "last"], None, &begun, quiet) != Some(0);
         let args: &[&str] = if is_first { &["run", "p.yaml", "--yes"] } else { &["resume", "last"] };
         let life = (killed < kills).then(|| Duration::from_millis(rng.random_range(100..1200)));
-        match go(here.path(), args, life, &mut || under_way += proxy.parts_under_way()) {
+        match go(here.path(), args, life, &begun, &mut || under_way += proxy.parts_under_way()) {
             None => killed += 1,
             Some(0) => break,
             Some(code) => panic!(

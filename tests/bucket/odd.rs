@@ -403,3 +403,10 @@ async fn azure_says_that_the_clock_is_wrong() {
     let BucketError::Failed(error) = open(options).get("a", None, None).await.expect_err("refused") else { panic!("otherwise") };
     assert!(error.message.contains("clock is wrong"), "{error}");
 }
+
+#[tokio::test]
+async fn parts_that_the_service_has_otherwise_are_an_upload_that_is_gone() {
+    let fake = Fake::start(|_, _| Reply(400, &[], "<Error><Code>InvalidPart</Code><Message>InvalidPart</Message></Error>")).await;
+    let ended = open(fake.store(&[])).complete("a", "u", &Properties::default(), &parts(), &Condition::None).await;
+    assert!(matches!(ended, Err(BucketError::Missing)), "{ended:?}");
+}

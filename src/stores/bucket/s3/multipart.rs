@@ -108,6 +108,10 @@ impl S3 {
                     return Ok(facts);
                 }
             }
+            // What a request of a dead runner left behind may have come in between: to try these parts again is no use.
+            if refusal.code == "InvalidPart" {
+                return Err(BucketError::Missing);
+            }
             return Err(self.failed(refusal, "complete the upload of", key));
         }
     }

@@ -103,7 +103,11 @@ impl Transfer {
                 self.see_tags(&properties, &*bucket);
                 Ok((Facts { etag: None, ..is }, blake3))
             }
-            Err(BucketError::Missing) => Err(upload.is_gone()),
+            Err(BucketError::Missing) => {
+                // Or the service has not all parts as the ledger has them: then the rest of it is of no use either.
+                let _ = uploads::drop_one(&*bucket, &self.target, &upload.key, &upload.id).await;
+                Err(upload.is_gone())
+            }
             Err(error @ BucketError::Changed) => {
                 let stop = self.not_put(&upload.key, error);
                 Err(upload.stop(stop).await)
