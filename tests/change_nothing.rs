@@ -39,6 +39,9 @@ const CASES: &[(&str, &str, bool)] = &[
     // The folder of the target is not there yet, and must not be made for a look.
     ("object.sync", "with: { from: 'old:up/', to: 'fresh:up/', verify: true }", true),
     ("object.sync", "with: { from: 'old:up/', to: 'new:up/', mode: mirror, max_delete: 100 }", true),
+    ("validate.command", "with: { run: 'cat there.txt', codes: [0, 1] }", false),
+    ("validate.http", "with: { url: 'URL/up' }", false),
+    ("validate.tcp", "with: { address: 'PORT' }", false),
     ("wait", "with: { for: 10ms }", false),
     ("wait", "with: { until: '2020-01-01T00:00:00Z' }", false),
     ("wait", "with: { url: 'URL/up', every: 10ms }", false),

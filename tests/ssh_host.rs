@@ -200,3 +200,40 @@ async fn what_cannot_be_started_says_why() {
         assert!(error.message.contains(says), "{}", error.message);
     }
 }
+
+/// Not a test by itself: the process that `a_killed_test_leaves_nothing_of_its_lab` kills.
+#[tokio::test]
+async fn lab_to_be_killed() {
+    let Ok(file) = std::env::var("FERRY_TEST_LAB") else { return };
+    let lab = Lab::new(&["alpha", "beta"]);
+    let host = lab.ssh("ada", "alpha");
+    lab.host("beta").weather(lab::link::Weather::default());
+    let invocation = Invocation::shell("sleep 4711; true");
+    let told = async {
+        until("it has started", || lab.host("alpha").running("sleep 4711") > 1).await;
+        let pids = ["alpha", "beta"].map(|name| lab.host(name).process().to_string());
+        std::fs::write(file, format!("{}\n{}\n", lab.folder().display(), pids.join(" "))).expect("written");
+    };
+    let _ = tokio::join!(attempt(&host, &invocation), told);
+}
+
+#[tokio::test]
+async fn a_killed_test_leaves_nothing_of_its_lab() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("told");
+    let mut killed = tokio::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "lab_to_be_killed", "--nocapture"])
+        .env("FERRY_TEST_LAB", &file)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("started");
+    let told = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("the lab stands", || told().lines().count() == 2).await;
+    killed.kill().await.expect("killed");
+    let told = told();
+    let (lab, pids) = told.trim().split_once('\n').expect("two lines");
+    let lives = |pid: &str| std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok();
+    until("the hosts are gone", || !pids.split(' ').any(lives)).await;
+    until("its folder is gone", || !std::path::Path::new(lab).exists()).await;
+}

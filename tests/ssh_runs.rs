@@ -120,3 +120,25 @@ fn doctor_says_what_a_host_has_and_lacks() {
     let unknown = bench.run(&["doctor", "far.yaml", "--host", "fra"]).exits(2);
     assert!(unknown.stderr.contains("did you mean `far`"), "{unknown:?}");
 }
+
+#[test]
+fn ports_and_programs_are_looked_at_from_the_host() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta"]), Bench::new());
+    // Only alpha may look at beta.
+    lab.host("beta").says("ip route add blackhole 10.77.0.1/32");
+    bench.write(
+        "looks.yaml",
+        &pipeline(
+            &lab,
+            ", user: ada",
+            "steps:\n  - id: there\n    uses: validate.tcp\n    on: far\n    with: { address: \"10.77.0.20:22\", greets: SSH-2.0 }\n\
+             \x20 - id: not_here\n    uses: validate.tcp\n    with: { address: \"10.77.0.20:22\", reachable: false, within: 300ms }\n\
+             \x20 - id: closed\n    uses: validate.tcp\n    on: far\n    with: { address: \"10.77.0.20:9\", reachable: false }\n\
+             \x20 - id: program\n    uses: validate.command\n    on: far\n    with: { run: \"hostname; id -un; pwd\", become: bob, equals: \"alpha\\nbob\\n/home/bob\" }\n\
+             \x20 - id: nobody\n    uses: validate.command\n    with: { run: \"id -un\", become: nobody, equals: nobody }\n\
+             outputs: { greeting: \"{{ steps.there.outputs.greeting }}\" }\n",
+        ),
+    );
+    let ran = bench.run(&["run", "looks.yaml", "--yes", "--json"]).exits(0);
+    assert!(ran.stdout.contains("OpenSSH"), "{ran:?}");
+}

@@ -51,6 +51,9 @@ pub(in crate::hosts) fn become_program(
     let mut line = String::from(r"ferry_nl=$(printf '\nx'); ferry_nl=${ferry_nl%x}; ");
     let no = |what: &str| format!(r"{{ printf '\036{nonce} - {what}\n' >&2; exit 127; }}; ");
     if let Some(user) = run_as {
+        if !is_user(user) {
+            return Err(StepError::permanent(format!("`{user}` is no name of a user")).help("correct `become`"));
+        }
         // The name has been checked: a tilde is only read outside quotes.
         let _ = write!(line, "HOME=~{user}; USER={user}; LOGNAME={user}; export HOME USER LOGNAME; ");
         // Who became another may not even look at the folder that the connection began in.

@@ -44,6 +44,10 @@ pub struct Command {
     #[serde(default)]
     #[schemars(extend("x-public" = SECRET_ARGUMENT))]
     workdir: Option<String>,
+    /// The user to run all of it as: the host's own `become`, or who logs in there, unless given. On this machine only
+    /// root may become another.
+    #[serde(default, rename = "become")]
+    run_as: Option<String>,
     /// What `run` reads from its standard input.
     #[serde(default)]
     stdin: Option<Text>,
@@ -149,7 +153,7 @@ impl Command {
             ("FERRY_KEY".to_owned(), Text::new(ctx.idempotence_key())),
         ]);
         env.extend(self.env.iter().map(|(name, Scalar(value))| (name.clone(), value.clone())));
-        let invocation = Invocation { argv: line.argv(), env, workdir, stdin, run_as: None };
+        let invocation = Invocation { argv: line.argv(), env, workdir, stdin, run_as: self.run_as.clone() };
         let on_line = |is_stderr: bool, line: &str| {
             ctx.signals.log(if is_stderr { LogStream::Stderr } else { LogStream::Stdout }, line);
         };

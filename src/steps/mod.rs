@@ -12,6 +12,7 @@ mod http;
 mod object;
 mod registry;
 mod scalar;
+mod validate;
 mod wait;
 
 use std::future::Future;
@@ -100,5 +101,8 @@ pub fn builtin() -> Registry {
         .with::<object::ObjectDelete>()
         .with::<object::ObjectList>()
         .with::<object::ObjectSync>()
+        .with::<validate::ValidateCommand>()
+        .with::<http::ValidateHttp>()
+        .with::<validate::ValidateTcp>()
         .with::<wait::Wait>()
 }

@@ -38,7 +38,7 @@ fn objects(world: &World) {
 
 /// The cases; over SSH those of the types that act on hosts.
 pub fn cases() -> Vec<Case> {
-    let acts_on_hosts = |case: &Case| matches!(case.uses, "command" | "file.write");
+    let acts_on_hosts = |case: &Case| matches!(case.uses, "command" | "file.write" | "validate.command");
     let mut cases = all();
     cases.retain(|case| crate::over_ssh::host().is_none() || acts_on_hosts(case));
     cases
@@ -199,6 +199,104 @@ fn all() -> Vec<Case> {
             "request without an answer",
             "http.request",
             |world| json!({ "url": format!("{}/hang", world.url) }),
+            nothing,
+            End::Never,
+        ),
+        case(
+            "command that is as expected",
+            "validate.command",
+            |_| {
+                json!({
+                    "run": "cat in; printf '\"%s\"}' \"$KEY\"", "env": { "KEY": "k" },
+                    "json": { "count": 3 }, "contains": "count", "within": "20s",
+                })
+            },
+            |world| world.write("in", "{\"count\": 3, \"key\": "),
+            End::Well,
+        ),
+        case(
+            "command that is not as expected",
+            "validate.command",
+            |_| json!({ "run": "printf %s \"$KEY\"", "env": { "KEY": mark("canary") }, "equals": "something else" }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "command that equals a secret",
+            "validate.command",
+            |_| json!({ "run": ["cat"], "stdin": mark("canary"), "equals": mark("canary") }),
+            nothing,
+            End::Well,
+        ),
+        case("command that says no in vain", "validate.command", |_| json!({ "run": "exit 3" }), nothing, End::Failed),
+        case("command that never says", "validate.command", |_| json!({ "run": "sleep 1000" }), nothing, End::Never),
+        case(
+            "URL that is as expected",
+            "validate.http",
+            |world| {
+                json!({
+                    "url": format!("{}/echo?key={}", world.url, mark("canary")), "headers": { "Authorization": mark("canary") },
+                    "expect": { "status": [200, 204], "json": { "state": "open" } }, "contains": "\"open\"", "within": "20s",
+                })
+            },
+            nothing,
+            End::Well,
+        ),
+        case(
+            "URL that is not as expected",
+            "validate.http",
+            |world| json!({ "url": format!("{}/echo", world.url), "expect": { "json": { "state": "closed" } } }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "URL that lacks a word",
+            "validate.http",
+            |world| json!({ "url": format!("{}/echo", world.url), "contains": mark("canary") }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "URL that is slow",
+            "validate.http",
+            |world| json!({ "url": format!("{}/echo", world.url), "within": "1us" }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "URL that never answers",
+            "validate.http",
+            |world| json!({ "url": format!("{}/hang", world.url) }),
+            nothing,
+            End::Never,
+        ),
+        case(
+            "port that accepts",
+            "validate.tcp",
+            |world| json!({ "address": world.url.trim_start_matches("http://") }),
+            nothing,
+            End::Well,
+        ),
+        case(
+            "port that is closed as it should be",
+            "validate.tcp",
+            |_| json!({ "address": "127.0.0.1:9", "reachable": false }),
+            nothing,
+            End::Well,
+        ),
+        case("port that is closed", "validate.tcp", |_| json!({ "address": "127.0.0.1:9" }), nothing, End::Failed),
+        case(
+            "port that is open and must not",
+            "validate.tcp",
+            |world| json!({ "address": world.url.trim_start_matches("http://"), "reachable": false }),
+            nothing,
+            End::Failed,
+        ),
+        case("no port", "validate.tcp", |_| json!({ "address": "localhost" }), nothing, End::Failed),
+        case(
+            "port that says nothing",
+            "validate.tcp",
+            |world| json!({ "address": world.url.trim_start_matches("http://"), "greets": "SSH-2.0", "within": "1h" }),
             nothing,
             End::Never,
         ),

@@ -10,6 +10,7 @@ pub mod link;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -55,6 +56,17 @@ while read -r line; do :; done
 pub struct Lab {
     hosts: Vec<Machine>,
     folder: tempfile::TempDir,
+    _broom: Broom,
+}
+
+/// A process that hears the end of its input when the test was killed, and removes the lab's folder.
+struct Broom(Child);
+
+impl Drop for Broom {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// One of its hosts.
@@ -96,7 +108,11 @@ impl Lab {
         run("ip", "link set lab up");
         let folder = tempfile::Builder::new().prefix("ferry-lab-").tempdir().expect("a folder");
         make_key(&folder.path().join("key"), "lab");
-        let mut lab = Self { hosts: Vec::new(), folder };
+        let mut broom = Command::new("sh");
+        broom.args(["-c", "read -r over; rm -rf -- \"$1\"", "broom"]).arg(folder.path()).process_group(0);
+        broom.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let broom = Broom(broom.spawn().expect("a shell"));
+        let mut lab = Self { hosts: Vec::new(), folder, _broom: broom };
         for (at, name) in names.iter().enumerate() {
             let machine = lab.machine(name, at);
             lab.hosts.push(machine);
@@ -225,6 +241,11 @@ impl Machine {
             link
         });
         link.is(weather);
+    }
+
+    /// Its first process, as seen from outside.
+    pub fn process(&self) -> u32 {
+        self.pid
     }
 
     /// Pulls the cable.

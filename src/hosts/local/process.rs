@@ -14,7 +14,7 @@ use crate::error::StepError;
 use crate::hosts::frame::{Frame, Part};
 use crate::hosts::lifeline::Lifeline;
 use crate::hosts::output::{PIECE, Stderr, Stdin, Stdout, piece};
-use crate::hosts::script::{BOOTSTRAP, become_program, become_user, is_user, refused as refused_there};
+use crate::hosts::script::{BOOTSTRAP, become_program, become_user, refused as refused_there};
 use crate::hosts::{Finished, Invocation, OnLine, Streams, reveal, secret_argument};
 use crate::secret::{Vault, is_marked};
 
@@ -116,9 +116,6 @@ struct Other {
 impl Other {
     fn of(invocation: &Invocation, vault: &Vault) -> Result<Option<Self>, StepError> {
         let Some(user) = invocation.run_as.clone() else { return Ok(None) };
-        if !is_user(&user) {
-            return Err(StepError::permanent(format!("`{user}` is no name of a user")).help("correct the name"));
-        }
         // Nobody else could end what runs as another user.
         if !rustix::process::geteuid().is_root() {
             return Err(StepError::needs_person(format!("only root may run a command as `{user}` on this machine"))

@@ -134,7 +134,7 @@ impl Answer {
 }
 
 /// The first place at which a value does not hold what is expected, in words.
-fn differs(ctx: &StepContext, expected: &Value, found: &Value, place: &str) -> Option<String> {
+pub(in crate::steps) fn differs(ctx: &StepContext, expected: &Value, found: &Value, place: &str) -> Option<String> {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => expected.iter().find_map(|(key, expected)| {
             let place = format!("{place}/{key}");

@@ -2,6 +2,7 @@
 
 mod answer;
 mod exchange;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,9 +11,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(super) use self::answer::differs;
 use self::answer::{Answer, Expect};
 pub(super) use self::exchange::said;
 use self::exchange::{Method, Request};
+pub use self::validate::ValidateHttp;
 use super::scalar::Scalar;
 use super::{Preview, Step, StepContext};
 use crate::catalogue::{Interrupted, Traits, Undo};
