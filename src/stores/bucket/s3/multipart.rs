@@ -90,6 +90,7 @@ impl S3 {
         parts.sort_by_key(|part| part.number);
         let whole = Checksum::joined(parts.iter().filter_map(|part| Some((part.checksum.as_ref()?, part.size))));
         let mut whole = whole.filter(|_| parts.iter().all(|part| part.checksum.is_some()));
+        let mut tries = self.wire.tries();
         loop {
             let result = self.ask_to_complete(key, upload, &parts, condition, whole.as_ref()).await;
             let refusal = match result {
@@ -108,8 +109,14 @@ impl S3 {
                     return Ok(facts);
                 }
             }
-            // What a request of a dead runner left behind may have come in between: to try these parts again is no use.
+            // Some servers have no parts any more while they put them together for a request whose asker has died since.
             if refusal.code == "InvalidPart" {
+                if let Ok(Some(facts)) = self.is_completed(key, &parts, whole.as_ref(), false).await {
+                    return Ok(facts);
+                }
+                if tries.again(None).await {
+                    continue;
+                }
                 return Err(BucketError::Missing);
             }
             return Err(self.failed(refusal, "complete the upload of", key));
