@@ -20,27 +20,31 @@ pub(in crate::hosts) struct Frame {
     sign: Vec<u8>,
     /// What may be the beginning of a mark.
     waiting: Vec<u8>,
+    /// What waited, and the piece behind it.
+    joined: Vec<u8>,
 }
 
 impl Frame {
     pub(in crate::hosts) fn new(nonce: &str) -> Self {
-        Self { sign: [&[MARK], nonce.as_bytes()].concat(), waiting: Vec::new() }
+        Self { sign: [&[MARK], nonce.as_bytes()].concat(), waiting: Vec::new(), joined: Vec::new() }
     }
 
-    /// Takes bytes in and gives what they are, in order.
-    pub(in crate::hosts) fn push<E>(&mut self, piece: &[u8], mut give: impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
-        let joined;
-        let mut rest = if self.waiting.is_empty() {
-            piece
-        } else {
-            joined = [std::mem::take(&mut self.waiting).as_slice(), piece].concat();
-            joined.as_slice()
-        };
+    /// Takes bytes in and gives what they are, in order. Nothing is copied but what waits.
+    pub(in crate::hosts) fn push<'a>(&'a mut self, piece: &'a [u8]) -> Vec<Part<'a>> {
+        let Self { sign, waiting, joined } = self;
+        let mut rest = piece;
+        if !waiting.is_empty() {
+            joined.clear();
+            joined.append(waiting);
+            joined.extend_from_slice(piece);
+            rest = joined;
+        }
+        let mut parts = Vec::new();
         let mut from = 0;
-        while let Some(at) = rest[from..].iter().position(|byte| *byte == MARK).map(|at| from + at) {
+        while let Some(at) = memchr::memchr(MARK, &rest[from..]).map(|at| from + at) {
             let here = &rest[at..];
-            let is_begun = here.len() < self.sign.len() && self.sign.starts_with(here);
-            let is_sign = here.starts_with(&self.sign);
+            let is_begun = here.len() < sign.len() && sign.starts_with(here);
+            let is_sign = here.starts_with(sign);
             if !is_begun && !is_sign {
                 from = at + 1;
                 continue;
@@ -49,21 +53,24 @@ impl Frame {
             match end {
                 Some(end) if is_sign => {
                     if at > 0 {
-                        give(Part::Bytes(&rest[..at]))?;
+                        parts.push(Part::Bytes(&rest[..at]));
                     }
-                    give(Part::Mark(String::from_utf8_lossy(&here[self.sign.len()..end]).trim().to_owned()))?;
+                    parts.push(Part::Mark(String::from_utf8_lossy(&here[sign.len()..end]).trim().to_owned()));
                     rest = &here[end + 1..];
                     from = 0;
                 }
                 None if here.len() < LONGEST => {
-                    self.waiting = here.to_vec();
+                    waiting.extend_from_slice(here);
                     rest = &rest[..at];
                     break;
                 }
                 _ => from = at + 1,
             }
         }
-        if rest.is_empty() { Ok(()) } else { give(Part::Bytes(rest)) }
+        if !rest.is_empty() {
+            parts.push(Part::Bytes(rest));
+        }
+        parts
     }
 
     /// What still waits when the output is over: no mark any more.
@@ -83,14 +90,12 @@ mod tests {
             let mut frame = Frame::new("abc");
             let mut seen = Vec::new();
             for piece in whole.chunks(cut) {
-                let given: Result<(), ()> = frame.push(piece, |part| {
+                for part in frame.push(piece) {
                     match part {
                         Part::Bytes(bytes) => seen.extend_from_slice(bytes),
                         Part::Mark(mark) => seen.extend_from_slice(format!("[{mark}]").as_bytes()),
                     }
-                    Ok(())
-                });
-                given.expect("never fails");
+                }
             }
             seen.extend_from_slice(&frame.rest());
             assert_eq!(String::from_utf8_lossy(&seen), "noise\n[]first\x1e\x1eab[+ 12]second[0]late", "cut at {cut}");

@@ -162,13 +162,12 @@ struct Said<'a> {
 impl Said<'_> {
     fn take(&mut self, piece: &[u8]) {
         let Some(frame) = &mut self.other else { return self.to.take(piece) };
-        let _ = frame.push(piece, |part| {
+        for part in frame.push(piece) {
             match part {
                 Part::Mark(mark) => self.marks.push(mark),
                 Part::Bytes(bytes) => self.to.take(bytes),
             }
-            Ok::<(), std::convert::Infallible>(())
-        });
+        }
     }
 }
 

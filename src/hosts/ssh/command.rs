@@ -240,17 +240,12 @@ async fn take_stdout(from: &mut (impl AsyncRead + Unpin), to: &mut Stdout<'_>, n
     let mut marks = 0;
     while marks < 2 {
         let Some(read) = piece(from, &mut buffer).await else { break };
-        let mut taken = Vec::new();
-        frame.push(&buffer[..read], |part| {
+        for part in frame.push(&buffer[..read]) {
             match part {
                 Part::Mark(_) => marks += 1,
-                Part::Bytes(bytes) if marks == 1 => taken.extend_from_slice(bytes),
+                Part::Bytes(bytes) if marks == 1 => to.take(bytes).await?,
                 Part::Bytes(_) => {}
             }
-            Ok::<(), StepError>(())
-        })?;
-        if !taken.is_empty() {
-            to.take(&taken).await?;
         }
     }
     if marks == 1 {
@@ -271,7 +266,7 @@ async fn take_stderr(
     let mut buffer = vec![0; PIECE];
     while told.end.is_none() {
         let Some(read) = piece(from, &mut buffer).await else { break };
-        let _ = frame.push(&buffer[..read], |part| {
+        for part in frame.push(&buffer[..read]) {
             match part {
                 Part::Mark(mark) => {
                     told.mark(&mark);
@@ -283,8 +278,7 @@ async fn take_stderr(
                 Part::Bytes(_) if told.end.is_some() => {}
                 Part::Bytes(bytes) => to.take(bytes),
             }
-            Ok::<(), std::convert::Infallible>(())
-        });
+        }
     }
     to.take(&frame.rest());
 }
