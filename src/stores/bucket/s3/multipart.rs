@@ -109,7 +109,8 @@ impl S3 {
                     return Ok(facts);
                 }
             }
-            // Some servers have no parts any more while they put them together for a request whose asker has died since.
+            // It may be putting them together for an earlier request. Else it has other parts than were sent, or none: to
+            // send the same list for ever would be of no use.
             if refusal.code == "InvalidPart" {
                 if let Ok(Some(facts)) = self.is_completed(key, &parts, whole.as_ref(), false).await {
                     return Ok(facts);
