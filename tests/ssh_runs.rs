@@ -142,3 +142,18 @@ fn ports_and_programs_are_looked_at_from_the_host() {
     let ran = bench.run(&["run", "looks.yaml", "--yes", "--json"]).exits(0);
     assert!(ran.stdout.contains("OpenSSH"), "{ran:?}");
 }
+
+#[test]
+fn the_pipeline_of_two_hosts_runs_and_goes_back() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta"]), Bench::new());
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/two-hosts.yaml")).expect("it is there");
+    let config = lab.folder().join("config");
+    // As it stands, but for the lab's keys.
+    let text = text.replace("}}\" }\n  target: { ssh", &format!("}}}}\", config: {} }}\n  target: {{ ssh", config.display()));
+    let text = text.replace("target }}\" }\n\nsteps", &format!("target }}}}\", config: {} }}\n\nsteps", config.display()));
+    bench.write("two.yaml", &text);
+    bench.run(&["run", "two.yaml", "--yes", "-i", "source=root@alpha", "-i", "target=ada@beta"]).exits(0);
+    assert_eq!(lab.host("beta").says("cat /home/ada/ferry-zone"), lab.host("alpha").says("date +%Z"));
+    bench.run(&["rollback", "last", "--yes"]).exits(0);
+    assert_eq!(lab.host("beta").says("ls /home/ada | wc -l"), "0");
+}
