@@ -89,7 +89,7 @@ fn svg(title: &str, seen: &[(f64, f64)], most: f64) -> String {
     );
     for megabytes in (0..).map(|step| f64::from(step) * 50.0).take_while(|megabytes| *megabytes <= scale) {
         let (at, from, to) = (y(megabytes), left, left + width);
-        let color = if megabytes == 150.0 { "#c00" } else { "#ddd" };
+        let color = if (megabytes - 150.0).abs() < 1.0 { "#c00" } else { "#ddd" };
         let _ = writeln!(text, "<line x1=\"{from}\" y1=\"{at:.1}\" x2=\"{to}\" y2=\"{at:.1}\" stroke=\"{color}\"/>");
         let _ = writeln!(text, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{megabytes} MB</text>", left - 8.0, at + 4.0);
     }

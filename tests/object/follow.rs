@@ -24,8 +24,8 @@ fn manifest(output: &Value) -> BTreeMap<String, Value> {
     all.into_iter().collect()
 }
 
-fn start(scene: &Scene, with: Value) -> (StepContext, tokio::task::JoinHandle<Result<Value, StepError>>) {
-    let (step, ctx) = (Scene::step("object.sync", &with), scene.context());
+fn start(scene: &Scene, with: &Value) -> (StepContext, tokio::task::JoinHandle<Result<Value, StepError>>) {
+    let (step, ctx) = (Scene::step("object.sync", with), scene.context());
     let running = ctx.clone();
     let task = tokio::spawn(async move {
         let before = step.inspect(&running).await?;
@@ -58,7 +58,7 @@ async fn what_changes_after_the_first_pass_arrives_and_the_manifest_knows_it() {
         write(&source, name, name);
     }
     let with = json!({"from": "old:", "to": "new:", "mode": "mirror", "follow": { "every": "200ms" }});
-    let (ctx, task) = start(&scene, with.clone());
+    let (ctx, task) = start(&scene, &with);
     let heard = scene.heard.clone();
     until("ready", async || heard.readies.load(Ordering::SeqCst) == 1).await;
     assert_eq!(scene.names("new:").await, ["changes", "goes", "stays", "there"], "all of the first pass is there by then");
@@ -113,7 +113,7 @@ async fn a_pass_that_is_interrupted_goes_on_and_counts_nothing_twice() {
         write(&source, name, name);
     }
     let with = |follow: Value| json!({"from": "old:", "to": "new:", "concurrency": 2, "follow": follow});
-    let (_, task) = start(&scene, with(json!({ "every": "100ms" })));
+    let (_, task) = start(&scene, &with(json!({ "every": "100ms" })));
     let heard = scene.heard.clone();
     until("the first pass", async || heard.readies.load(Ordering::SeqCst) == 1).await;
     for name in &names {
@@ -152,7 +152,7 @@ async fn a_pass_that_is_cut_leaves_a_manifest_that_is_right_and_no_upload() {
     for name in &names {
         write(&source, name, name);
     }
-    let (ctx, task) = start(&scene, json!({"from": "old:", "to": "new:", "concurrency": 2, "follow": { "every": "100ms" }}));
+    let (ctx, task) = start(&scene, &json!({"from": "old:", "to": "new:", "concurrency": 2, "follow": { "every": "100ms" }}));
     let heard = scene.heard.clone();
     until("the first pass", async || heard.readies.load(Ordering::SeqCst) == 1).await;
     for name in &names {

@@ -23,13 +23,11 @@ pub fn left(scratch: &Path) -> Vec<Left> {
     let mut told = Told::default();
     for text in BufReader::new(file).lines().map_while(Result::ok) {
         // Only what is about uploads: what was copied may be millions.
-        match serde_json::from_str::<Line>(&text) {
-            Ok(
-                line @ (Line::Upload { .. } | Line::Part { .. } | Line::Dropped { .. } | Line::Done { .. } | Line::Back { .. }),
-            ) => {
-                told.add(line, None);
-            }
-            _ => {}
+        let about_uploads = |line: &Line| {
+            matches!(line, Line::Upload { .. } | Line::Part { .. } | Line::Dropped { .. } | Line::Done { .. } | Line::Back { .. })
+        };
+        if let Some(line) = serde_json::from_str::<Line>(&text).ok().filter(about_uploads) {
+            told.add(line, None);
         }
     }
     let uploads = told.unfinished.into_iter().flat_map(|(key, all)| all.into_iter().map(move |one| (key.clone(), one)));
