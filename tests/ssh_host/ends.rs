@@ -153,7 +153,7 @@ async fn a_long_slow_lossy_link_is_only_that() {
         trips.push(host.reach().await.expect("it answers").1);
     }
     let best = trips.iter().min().expect("there are five");
-    assert!(*best >= Duration::from_millis(80) && *best < Duration::from_millis(160), "{trips:?}");
+    assert!(*best >= Duration::from_millis(80), "{trips:?}");
     // Two megabytes over ten megabits in a second take at least that long, loss or not.
     let (rate, loss) = (Some(10_000_000), 0.005);
     machine.weather(Weather { delay: Duration::from_millis(5), rate, loss, ..Weather::default() });
