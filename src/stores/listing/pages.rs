@@ -26,9 +26,13 @@ const PAGE: u64 = 1000;
 /// How many ranges are listed at once.
 const MOST_AT_ONCE: usize = 8;
 /// How many ranges there may be, the finished ones with them.
-const MOST_RANGES: usize = 24;
+const MOST_RANGES: usize = 16;
 /// Whoever waited for so long for a page could do with more of them.
 const LONG: Duration = Duration::from_millis(10);
+/// So many more pages that were waited for than such that were there, and more ranges are listed: one alone is chance.
+const MOST_WAITS: u32 = 2;
+/// After so many pages without a wait fewer ranges are listed: whoever reads is the limit.
+const READY: u32 = 64;
 /// After so many more useless ranges than useful ones no more are guessed for a while.
 const MOST_USELESS: i32 = 16;
 /// How many pages that while is.
@@ -52,6 +56,10 @@ pub(super) struct Pages {
     width: usize,
     /// How the last page went on.
     stride: Option<Stride>,
+    /// Pages that were waited for, less those that were there.
+    waits: u32,
+    /// Pages in a row that were there.
+    ready: u32,
     /// Useful ranges less useless ones.
     score: i32,
     /// No range is guessed before so many more pages were taken.
@@ -114,6 +122,8 @@ impl Pages {
             ranges: VecDeque::new(),
             width: 1,
             stride: None,
+            waits: 0,
+            ready: 0,
             score: 0,
             pause: 0,
             taken: 0,
@@ -191,8 +201,11 @@ impl Pages {
             self.pause -= 1;
             return;
         }
-        if has_waited {
-            self.width = (self.width * 2).min(MOST_AT_ONCE);
+        (self.waits, self.ready) = if has_waited { (self.waits + 1, 0) } else { (self.waits.saturating_sub(1), self.ready + 1) };
+        if self.waits >= MOST_WAITS {
+            (self.waits, self.width) = (0, (self.width * 2).min(MOST_AT_ONCE));
+        } else if self.ready >= READY {
+            (self.ready, self.width) = (0, (self.width / 2).max(1));
         }
         if self.width == 1 || !self.bucket.can().starts_after {
             return;
