@@ -203,7 +203,7 @@ impl Pages {
         }
         (self.waits, self.ready) = if has_waited { (self.waits + 1, 0) } else { (self.waits.saturating_sub(1), self.ready + 1) };
         if self.waits >= MOST_WAITS {
-            (self.waits, self.width) = (0, (self.width * 2).min(MOST_AT_ONCE));
+            (self.waits, self.width) = (0, (self.width * 4).min(MOST_AT_ONCE));
         } else if self.ready >= READY {
             (self.ready, self.width) = (0, (self.width / 2).max(1));
         }
