@@ -101,14 +101,14 @@ mod tests {
     use super::*;
 
     fn read(value: &Value) -> Result<Target, StepError> {
-        Target::read(value.as_object().expect("a mapping"), Path::new("/work"))
+        Target::read(value.as_object().expect("a mapping"), Path::new("/project"))
     }
 
     #[test]
     fn a_host_is_read_and_paths_begin_at_the_pipeline() {
         let host = json!({ "name": "db", "ssh": "db.example", "port": "2222", "identity": "keys/id", "config": "~/conf", "become": "postgres" });
         let target = read(&host).expect("fine");
-        assert_eq!((target.port, target.identity.as_deref()), (Some(2222), Some("/work/keys/id")));
+        assert_eq!((target.port, target.identity.as_deref()), (Some(2222), Some("/project/keys/id")));
         assert_eq!((target.config.as_deref(), target.run_as.as_deref()), (Some("~/conf"), Some("postgres")));
         assert_eq!(target.arguments(), ["-p", "2222"]);
     }
