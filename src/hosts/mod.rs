@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-pub use forward::{Endpoint, Forward};
+pub use forward::{Duplex, Endpoint, Forward};
 pub use local::LocalHost;
 pub use ssh::{Patience, Reached, SshHost, Target};
 

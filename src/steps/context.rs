@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::error::StepError;
 use crate::hosts::{Host, Hosts};
+use crate::postgres::Reach;
 use crate::secret::{Text, UnknownSecret, Vault};
 use crate::stores::Stores;
 
@@ -134,6 +135,17 @@ impl StepContext {
     /// The host that the step's `on` names.
     pub fn host(&self) -> Result<Arc<dyn Host>, StepError> {
         self.hosts.get(&self.attempt.host)
+    }
+
+    /// The way to PostgreSQL servers. What is shown there as the one who is connected carries the step's key.
+    pub fn reach(&self) -> Reach {
+        Reach {
+            hosts: self.hosts.clone(),
+            vault: self.vault.clone(),
+            cancel: self.cancel.clone(),
+            base: self.base.clone(),
+            application: format!("ferry_{}", &self.idempotence_key()[..12]),
+        }
     }
 
     /// The last checkpoint, if there is one and it is of this shape.

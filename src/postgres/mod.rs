@@ -1,0 +1,18 @@
+//! PostgreSQL servers on hosts: how they are named in a pipeline, reached, asked, started and stopped.
+//!
+//! In: a [`Server`] of the configuration and a [`Reach`]. Out: a [`Database`] to ask, or a `StepError` whose class is
+//! decided here from the SQLSTATE. Never here: a password in an argument list, a decision about a migration.
+
+mod classify;
+mod connect;
+mod database;
+mod lsn;
+mod relay;
+mod server;
+mod tls;
+
+pub use connect::{Login, Reach, open};
+pub use database::{Database, quote_literal, quote_name};
+pub use lsn::Lsn;
+pub use server::{Connect, Server};
+pub use tls::{Trust, client as tls_client};
