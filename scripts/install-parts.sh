@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
 # (SFTP), Garage (S3; built from source once, which takes two cores some six minutes), and what the lab of test hosts
-# needs. Does nothing that is done already. With a name or names: only those (`rclone`, `azurite`, `sshd`, `garage`,
-# `lab`), and what is never installed unasked: `s3sync`, `s5cmd` and `boto3`, which `make bench-objects` measures.
+# needs, PostgreSQL, PgBouncer and HAProxy among it. Does nothing that is done already. With a name or names: only those
+# (`rclone`, `azurite`, `sshd`, `garage`, `lab`), and what is never installed unasked: `s3sync`, `s5cmd` and `boto3`,
+# which `make bench-objects` measures, and `pgbackrest`.
 set -eu
 
 parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
@@ -58,13 +59,51 @@ install_sshd() {
         openssh-server openssh-client openssh-sftp-server >/dev/null
 }
 
-# The lab of test hosts: network namespaces, an sshd in each, one user who becomes another.
+# The lab of test hosts: network namespaces, an sshd in each, one user who becomes another; databases and what stands in
+# front of them.
 install_lab() {
     install_sshd || return 1
-    if PATH="$PATH:/usr/sbin:/sbin" command -v ip >/dev/null && command -v sudo >/dev/null; then return; fi
-    say "the lab, from the packages iproute2 and sudo"
+    packages=""
+    has ip || packages="$packages iproute2"
+    has sudo || packages="$packages sudo"
+    has openssl || packages="$packages openssl"
+    has pgrep || packages="$packages procps"
+    has pgbouncer || packages="$packages pgbouncer"
+    has haproxy || packages="$packages haproxy"
+    # A machine's own PostgreSQL is left alone, of whichever version.
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
+    if [ -z "$packages" ]; then return; fi
+    say "the lab, from the packages$packages"
     as_root apt-get update -qq >/dev/null
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2 sudo >/dev/null
+    # shellcheck disable=SC2086 # a list of words
+    as_root sh -c "$QUIETLY" quietly $packages
+}
+
+# Installs packages (`$@`) so that none of them makes a cluster or starts a server of its own. Nothing of that stays.
+QUIETLY='
+    set -eu
+    clusters=/etc/postgresql-common/createcluster.d/ferry-lab.conf policy=/usr/sbin/policy-rc.d
+    trap "rm -f $clusters; rmdir ${clusters%/*} 2>/dev/null || true" EXIT
+    trap "exit 130" INT TERM
+    if [ ! -e "$policy" ]; then
+        printf "#!/bin/sh\nexit 101\n" >"$policy"
+        chmod 755 "$policy"
+        trap "rm -f $clusters $policy; rmdir ${clusters%/*} 2>/dev/null || true" EXIT
+    fi
+    mkdir -p "${clusters%/*}"
+    echo "create_main_cluster = false" >"$clusters"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+'
+
+# Whether there is such a program, also among those for root.
+has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; }
+
+# Backups of PostgreSQL, to measure against.
+install_pgbackrest() {
+    if has pgbackrest; then return; fi
+    say "pgbackrest, from the package of that name"
+    as_root apt-get update -qq >/dev/null
+    as_root sh -c "$QUIETLY" quietly pgbackrest
 }
 
 as_root() {
@@ -78,6 +117,7 @@ for part in $wanted; do
         azurite) install_azurite || failed="$failed $part" ;;
         sshd) install_sshd || failed="$failed $part" ;;
         lab) install_lab || failed="$failed $part" ;;
+        pgbackrest) install_pgbackrest || failed="$failed $part" ;;
         s5cmd) install_python s5cmd "$(runs s5cmd)" || failed="$failed $part" ;;
         boto3) install_python boto3 "import boto3" || failed="$failed $part" ;;
         s3sync) install_crate s3sync 1.62.4 --no-default-features || failed="$failed $part" ;;

@@ -6,6 +6,11 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 pub mod link;
+pub mod pooler;
+pub mod postgres;
+pub mod proxy;
+pub mod template;
+pub mod tls;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -23,11 +28,17 @@ use nix::sched::{CloneFlags, unshare};
 /// The first three numbers of every address.
 const NET: &str = "10.77.0";
 
+/// Where programs are looked for inside.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Folders of a host that are no bind mounts of its folder.
+const APART: [&str; 4] = ["/var/lib/postgresql", "/etc/postgresql", "/var/log/postgresql", "/run"];
+
 /// Runs inside a host, as its first process. `$1` is the host's folder, `$2` its name, `$3` its address. It is bash,
 /// which reaps orphans while it reads.
 const INIT: &str = r#"
 set -eu
-H=$1; LAB=$4
+H=$1; LAB=$4 # and $5, where databases lie
 mount --make-rprivate /
 hostname "$2"
 for f in passwd group shadow hosts; do mount --bind "$H/etc/$f" "/etc/$f"; done
@@ -36,8 +47,17 @@ mount --bind "$H/root" /root
 mount --bind "$H/home" /home
 mount --bind "$H/srv" /srv
 if [ -d /etc/sudoers.d ]; then mount --bind "$H/sudoers.d" /etc/sudoers.d; fi
-mkdir -p /var/lib/postgresql; mount --bind "$H/postgresql" /var/lib/postgresql
 mount -t tmpfs tmpfs /run; mkdir -p /run/sshd /run/lock
+# What a killed server leaves there.
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mkdir -p /var/lib/postgresql
+if id postgres >/dev/null 2>&1; then
+  for d in /var/lib/postgresql /etc/postgresql /var/log/postgresql; do
+    if [ -d "$d" ]; then mount -t tmpfs -o mode=755,uid=postgres,gid=postgres tmpfs "$d"; fi
+  done
+  if [ "$5" = disk ]; then mount --bind "$H/postgresql" /var/lib/postgresql; chown postgres:postgres /var/lib/postgresql; fi
+  install -d -o postgres -g postgres -m 2775 /run/postgresql
+fi
 mount --bind "$H/tmp" /tmp; chmod 1777 /tmp
 # The other hosts' folders, and the keys of the one who tests, are nobody's business here.
 if [ -d "$LAB" ]; then mount -t tmpfs tmpfs "$LAB"; fi
@@ -95,8 +115,17 @@ impl Drop for Machine {
 
 impl Lab {
     /// Hosts of these names, at 10.77.0.10, .20, .30 and so on; this thread is at 10.77.0.1 from now on, and so is all
-    /// that it starts.
+    /// that it starts. Their databases are in memory: what waits for the disk waits for nothing.
     pub fn new(names: &[&str]) -> Self {
+        Self::build(names, "memory")
+    }
+
+    /// The same with databases on the disk.
+    pub fn on_disk(names: &[&str]) -> Self {
+        Self::build(names, "disk")
+    }
+
+    fn build(names: &[&str], databases: &'static str) -> Self {
         assert!(nix::unistd::Uid::effective().is_root(), "the lab makes namespaces, links and mounts: run its tests as root");
         for program in ["/usr/sbin/sshd", "/usr/bin/ssh"] {
             assert!(Path::new(program).exists(), "{program} is missing: run scripts/install-parts.sh sshd");
@@ -113,8 +142,10 @@ impl Lab {
         broom.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let broom = Broom(broom.spawn().expect("a shell"));
         let mut lab = Self { hosts: Vec::new(), folder, _broom: broom };
+        let known: Vec<_> = names.iter().enumerate().map(|(at, name)| format!("{} {name}\n", address(at))).collect();
+        let known = known.concat();
         for (at, name) in names.iter().enumerate() {
-            let machine = lab.machine(name, at);
+            let machine = lab.machine(name, at, &known, databases);
             lab.hosts.push(machine);
         }
         lab.write_client();
@@ -142,17 +173,17 @@ impl Lab {
         SshHost::with_patience(name, self.target(user, name), patience())
     }
 
-    fn machine(&self, name: &str, at: usize) -> Machine {
+    fn machine(&self, name: &str, at: usize, known: &str, databases: &str) -> Machine {
         let folder = self.folder.path().join(name);
-        let address = format!("{NET}.{}", (at + 1) * 10);
-        prepare(&folder, name, &self.folder.path().join("key.pub"));
+        let address = address(at);
+        prepare(&folder, name, known, &self.folder.path().join("key.pub"));
         let mut init = Command::new("setpriv");
         init.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork"]);
         init.args(["--kill-child", "--mount-proc", "bash", "-c", INIT, "init"]);
-        init.arg(&folder).arg(name).arg(&address).arg(self.folder.path());
+        init.arg(&folder).arg(name).arg(&address).arg(self.folder.path()).arg(databases);
         let mut init = init
             .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", PATH)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -199,17 +230,34 @@ impl Machine {
         std::fs::read_to_string(self.folder.join("ssh/host.pub")).expect("it has one").trim().to_owned()
     }
 
-    /// Where a file of the host lies for the one who tests: below `/srv`, `/home`, `/root` or `/tmp` there.
+    /// Where a file of the host lies for the one who tests: below `/srv`, `/home`, `/root`, `/tmp`, `/run` or one of
+    /// PostgreSQL's folders there.
     pub fn path(&self, inside: &str) -> PathBuf {
+        if APART.iter().any(|folder| inside.starts_with(folder)) {
+            return PathBuf::from(format!("/proc/{}/root{inside}", self.pid));
+        }
         self.folder.join(inside.trim_start_matches('/'))
     }
 
     /// Runs a line of shell inside, past SSH.
     pub fn inside(&self, line: &str) -> Output {
-        let pid = self.pid.to_string();
+        self.enter().args(["sh", "-c", line]).stdin(Stdio::null()).output().expect("nsenter is part of util-linux")
+    }
+
+    /// A command that runs inside: the program and its arguments are still to be said.
+    pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &pid, "--mount", "--uts", "--ipc", "--net", "--pid", "sh", "-c", line]);
-        command.stdin(Stdio::null()).output().expect("nsenter is part of util-linux")
+        command.args(["--target", &self.pid.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid"]);
+        command
+    }
+
+    /// The same as another user, in the root folder and with nothing in its environment but what a login has.
+    pub fn enter_as(&self, user: &str, home: &str) -> Command {
+        let mut command = self.enter();
+        command.args(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "env", "-C", "/"]);
+        command.env_clear().env("PATH", PATH).env("HOME", home).env("USER", user).env("LANG", "C.UTF-8");
+        command.stdin(Stdio::null());
+        command
     }
 
     /// What a line of shell prints inside.
@@ -270,8 +318,13 @@ pub fn patience() -> Patience {
     }
 }
 
-/// What a host finds in its own folders.
-fn prepare(folder: &Path, name: &str, key: &Path) {
+/// The address of a lab's host, counted from nought.
+fn address(at: usize) -> String {
+    format!("{NET}.{}", (at + 1) * 10)
+}
+
+/// What a host finds in its own folders. `known` are the lab's names.
+fn prepare(folder: &Path, name: &str, known: &str, key: &Path) {
     let new = |path: &str| std::fs::create_dir_all(folder.join(path)).expect("a new folder");
     for path in ["etc", "ssh", "root", "home/ada", "home/bob", "srv", "tmp", "postgresql", "sudoers.d"] {
         new(path);
@@ -282,7 +335,7 @@ fn prepare(folder: &Path, name: &str, key: &Path) {
     write("etc/passwd", &format!("{}{users}", system("passwd")));
     write("etc/group", &format!("{}ada:x:4001:\nbob:x:4002:\n", system("group")));
     write("etc/shadow", &format!("{}ada:*:19000:0:99999:7:::\nbob:*:19000:0:99999:7:::\n", system("shadow")));
-    write("etc/hosts", &format!("127.0.0.1 localhost\n127.0.1.1 {name}\n"));
+    write("etc/hosts", &format!("127.0.0.1 localhost\n{known}"));
     // Ada may become bob, and nobody else.
     write("sudoers.d/lab", "ada ALL=(bob) NOPASSWD: ALL\n");
     let chmod = |path: &str, mode| std::fs::set_permissions(folder.join(path), PermissionsExt::from_mode(mode)).expect("mine");

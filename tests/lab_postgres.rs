@@ -1,0 +1,118 @@
+//! The lab's own PostgreSQL, PgBouncer and HAProxy: what other tests may rely on.
+
+mod lab;
+
+use lab::postgres::{Cluster, Layout, Settings};
+use lab::template::APP;
+use lab::{Lab, Machine, tls, until};
+
+/// What `psql` on a host answers when it comes by network; or what went wrong.
+fn psql(host: &Machine, how: &str, statement: &str) -> Result<String, String> {
+    let mut command = host.enter();
+    command.args(["psql", "-XAtq", "-d", how, "-c", statement]).env("PGPASSWORD", APP.1);
+    let output = command.output().expect("nsenter is part of util-linux");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn identity(cluster: &Cluster<'_>) -> String {
+    cluster.sql("select system_identifier from pg_control_system()")
+}
+
+#[test]
+fn clusters_start_stop_and_are_killed_and_each_is_its_own() {
+    let lab = Lab::new(&["alpha", "beta"]);
+    let alpha = lab.cluster("alpha", &Settings::default());
+    let beta = lab.cluster("beta", &Settings { port: 5433, layout: Layout::Debian, ..Settings::default() });
+    assert_eq!(alpha.sql("create table here (n int); insert into here values (1); select n from here"), "1");
+    assert!(beta.asked("app", "select n from here").expect_err("another cluster").contains("does not exist"));
+    assert_ne!(identity(&alpha), identity(&beta));
+    for cluster in [&alpha, &beta] {
+        assert!(!cluster.is_in_recovery());
+        cluster.stop();
+        assert!(!cluster.runs());
+        cluster.start();
+        cluster.kill();
+        assert!(!cluster.runs());
+        cluster.start();
+        assert_eq!(cluster.sql("show data_checksums; show wal_level; show wal_log_hints"), "on\nlogical\non");
+    }
+    assert_eq!(alpha.sql("select n from here"), "1", "what was there before the kill is there");
+    // The other host's files are not there.
+    let lines = alpha.host.says("ls /var/lib/postgresql /etc/postgresql");
+    assert!(!lines.contains("15"), "{lines}");
+    assert!(beta.host.inside("ls /var/lib/postgresql/data").stdout.is_empty());
+    assert!(beta.host.says("pg_lsclusters -h").contains(" 5433 online postgres /var/lib/postgresql/"));
+}
+
+#[test]
+fn clients_come_by_network_with_and_without_tls_and_replicas_do_not() {
+    let lab = Lab::new(&["alpha", "beta"]);
+    let alpha = lab.cluster("alpha", &Settings::default());
+    let beta = lab.host("beta");
+    let secured = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    for host in ["alpha", "10.77.0.10"] {
+        let verified = format!("host={host} user=app dbname=app sslmode=verify-full sslrootcert={}/ca.crt", tls::INSIDE);
+        lab.certify();
+        assert_eq!(psql(beta, &verified, secured), Ok("t".to_owned()));
+    }
+    assert_eq!(psql(beta, "host=alpha user=app dbname=app sslmode=disable", secured), Ok("f".to_owned()));
+    // Another name, another authority, another password.
+    alpha.host.says("true");
+    beta.says("echo 10.77.0.10 gamma >>/etc/hosts");
+    let wrong = format!("host=gamma user=app dbname=app sslmode=verify-full sslrootcert={}/ca.crt", tls::INSIDE);
+    assert!(psql(beta, &wrong, secured).expect_err("refused").contains("does not match host name"));
+    let wrong = format!("host=alpha user=app dbname=app sslmode=verify-full sslrootcert={}/server.crt", tls::INSIDE);
+    assert!(psql(beta, &wrong, secured).expect_err("refused").contains("certificate verify failed"));
+    assert!(
+        psql(beta, "host=alpha user=postgres dbname=app", "").expect_err("refused").contains("password authentication failed")
+    );
+    let replica = psql(beta, "host=alpha user=app dbname=app replication=true", "IDENTIFY_SYSTEM").expect_err("refused");
+    assert!(replica.contains("no pg_hba.conf entry for replication connection"), "{replica}");
+}
+
+#[test]
+fn a_base_backup_follows_on_another_host_with_the_certificate_of_that_host() {
+    let lab = Lab::new(&["alpha", "beta"]);
+    let alpha = lab.cluster("alpha", &Settings::default());
+    let beta = lab.place("beta", &Settings::default());
+    std::fs::write(alpha.file("pg_hba.conf"), "local all all peer\nhost replication postgres 10.77.0.20/32 trust\n")
+        .expect("written");
+    alpha.sql("select pg_reload_conf()");
+    beta.must("pg_basebackup", &["-h", "alpha", "-D", &beta.data, "-R", "-X", "stream", "--checkpoint=fast", "--no-sync"]);
+    beta.start();
+    assert!(beta.is_in_recovery());
+    alpha.sql("create table here as select 1 as n");
+    until("the replica has it", || beta.asked("app", "select n from here").ok());
+    assert_eq!(identity(&alpha), identity(&beta));
+    assert_eq!(beta.sql("select pg_promote(); select pg_is_in_recovery()"), "t\nf");
+}
+
+#[test]
+fn the_pooler_and_the_proxy_lead_clients_to_one_server_and_then_to_the_other() {
+    let lab = Lab::new(&["alpha", "beta", "gate"]);
+    let (alpha, beta) = (lab.cluster("alpha", &Settings::default()), lab.cluster("beta", &Settings::debian()));
+    let (pooler, proxy) =
+        (lab.pooler("gate", alpha.address(), alpha.port), lab.proxy("gate", "10.77.0.10:5432", "10.77.0.20:5432", "weight 0"));
+    let which = "select system_identifier from pg_control_system()";
+    for cluster in [&alpha, &beta] {
+        cluster.sql("grant execute on function pg_control_system to app");
+    }
+    let client = lab.host("beta");
+    let verified = format!("{}?sslmode=verify-full&sslrootcert={}/ca.crt", pooler.url(), tls::INSIDE);
+    for url in [&pooler.url(), &verified, &proxy.url()] {
+        assert_eq!(psql(client, url, which), Ok(identity(&alpha)), "{url}");
+    }
+    assert_eq!(pooler.admin("pause app"), "PAUSE");
+    pooler.points_at(beta.address(), beta.port);
+    assert_eq!(pooler.admin("reload"), "RELOAD");
+    assert_eq!(pooler.admin("resume app"), "RESUME");
+    assert_eq!(proxy.ask("set server postgres/new weight 100"), "");
+    assert_eq!(proxy.ask("set server postgres/old weight 0"), "");
+    for url in [pooler.url(), proxy.url()] {
+        assert_eq!(psql(client, &url, which), Ok(identity(&beta)), "{url}");
+    }
+    pooler.kill();
+    pooler.start();
+    assert_eq!(psql(client, &pooler.url(), which), Ok(identity(&beta)));
+}
