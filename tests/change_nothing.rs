@@ -39,6 +39,8 @@ const CASES: &[(&str, &str, bool)] = &[
     // The folder of the target is not there yet, and must not be made for a look.
     ("object.sync", "with: { from: 'old:up/', to: 'fresh:up/', verify: true }", true),
     ("object.sync", "with: { from: 'old:up/', to: 'new:up/', mode: mirror, max_delete: 100 }", true),
+    ("probe.http", "with: { url: 'URL/up', for: 50ms, every: 10ms, after: 1 }", false),
+    ("probe.tcp", "with: { address: 'PORT', for: 50ms, clients: [fresh], after: 1 }", false),
     ("validate.command", "with: { run: 'cat there.txt', codes: [0, 1] }", false),
     ("validate.http", "with: { url: 'URL/up' }", false),
     ("validate.tcp", "with: { address: 'PORT' }", false),

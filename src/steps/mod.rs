@@ -10,6 +10,7 @@ mod context;
 mod file;
 mod http;
 mod object;
+mod probe;
 mod registry;
 mod scalar;
 mod validate;
@@ -101,6 +102,8 @@ pub fn builtin() -> Registry {
         .with::<object::ObjectDelete>()
         .with::<object::ObjectList>()
         .with::<object::ObjectSync>()
+        .with::<http::ProbeHttp>()
+        .with::<probe::ProbeTcp>()
         .with::<validate::ValidateCommand>()
         .with::<http::ValidateHttp>()
         .with::<validate::ValidateTcp>()

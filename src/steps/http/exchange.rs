@@ -151,14 +151,20 @@ impl Request<'_> {
     pub(super) async fn send(&self, ctx: &StepContext) -> Result<Answer, StepError> {
         let request = self.build(ctx)?;
         tokio::select! {
-            answer = self.exchange(ctx, request) => answer,
+            answer = self.exchange(ctx, &ctx.http, request) => answer,
             // The server may still act: for what cannot be repeated, the next attempt is an interrupted one.
             () = ctx.cancel.cancelled() => Err(ctx.stopped()),
         }
     }
 
-    async fn exchange(&self, ctx: &StepContext, request: reqwest::Request) -> Result<Answer, StepError> {
-        let response = ctx.http.execute(request).await.map_err(|error| self.no_answer(&error))?;
+    /// Sends a request that was built, by this client, and takes the whole answer in.
+    pub(super) async fn exchange(
+        &self,
+        ctx: &StepContext,
+        client: &reqwest::Client,
+        request: reqwest::Request,
+    ) -> Result<Answer, StepError> {
+        let response = client.execute(request).await.map_err(|error| self.no_answer(&error))?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers(), ctx.clock.now()));
         let mut body = Vec::new();
         let mut is_cut = false;

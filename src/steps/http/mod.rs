@@ -2,6 +2,7 @@
 
 mod answer;
 mod exchange;
+mod probe;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ pub(super) use self::answer::differs;
 use self::answer::{Answer, Expect};
 pub(super) use self::exchange::said;
 use self::exchange::{Method, Request};
+pub use self::probe::ProbeHttp;
 pub use self::validate::ValidateHttp;
 use super::scalar::Scalar;
 use super::{Preview, Step, StepContext};
