@@ -30,6 +30,18 @@ pub enum Interrupted {
     AskPerson,
 }
 
+/// From when on a run does not go back by itself, if a step of the type is its pivot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pivot {
+    /// From its first start on.
+    #[default]
+    AtStart,
+    /// From the point on at which `run` says so (`StepContext::pass_pivot`): until then undo puts everything back, from
+    /// then on nothing does. The step has to be the pivot, stand behind it or say `undo: skip`.
+    Inside,
+}
+
 /// When the dependants of a background step may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +93,8 @@ pub struct TypeInfo {
     pub kind: Kind,
     /// Whether and how it runs in the background.
     pub background: Background,
+    /// Where its pivot lies.
+    pub pivot: Pivot,
     /// The programs that it needs on the host that it acts on.
     pub tools: Vec<String>,
     /// What the type says of a step with this `with` (templates unrendered).

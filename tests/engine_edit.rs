@@ -183,6 +183,7 @@ fn step(id: &str, needs: &[&str]) -> StepDef {
         retry: Retry::default(),
         timeout: Timeout::default(),
         pivot: false,
+        pivot_inside: false,
         background: None,
         undo: UndoDef::Built,
         continue_on_error: false,

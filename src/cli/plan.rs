@@ -14,7 +14,7 @@ use crate::report;
 #[command(after_long_help = "Exit status 2 when something is in the way of a run.\n\nExamples:\n  ferry plan shop.yaml\n  \
     ferry plan shop.yaml -i bucket=uploads --json | jq '.bytes'\n\n\
     JSON: {\"pipeline\", \"inputs\", \"steps\": [{\"step\", \"uses\", \"needs\", \"state\": \"ready|later|skipped|group|approval|failed\",\n      \
-    \"half\": \"before|pivot|after|finally\", \"undo\", \"preview\": {\"does\", \"undo\", \"already_done\", \"bytes\", \"objects\",\n      \
+    \"half\": \"before|pivot|after|finally\", \"pivot_inside\", \"undo\", \"preview\": {\"does\", \"undo\", \"already_done\", \"bytes\", \"objects\",\n      \
     \"warnings\"}, \"waits_for\", \"failure\", \"is_blocking\", \"question\"}], \"has_pivot\", \"bytes\", \"objects\", \"ok\"}")]
 pub struct Plan {
     /// The pipeline

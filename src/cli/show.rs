@@ -8,8 +8,8 @@ use crate::report::summary;
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Examples:\n  ferry show last\n  ferry show 0199c4\n  ferry show last --json | jq '.steps[] | select(.state == \"failed\")'\n\n\
-    JSON: {\"run\", \"pipeline\", \"status\", \"is_live\", \"is_interrupted\", \"is_past_pivot\", \"by\", \"started\", \"ended\", \"worked_ms\",\n      \
-    \"inputs\", \"sessions\": [{\"from\", \"to\", \"status\"}], \"said\": [{\"at\", \"by\", \"what\", \"step\"}], \"left_behind\", \"stuck\",\n      \
+    JSON: {\"run\", \"pipeline\", \"status\", \"is_live\", \"is_interrupted\", \"is_past_pivot\", \"pivot\": {\"step\", \"at\"}, \"by\",\n      \
+    \"started\", \"ended\", \"worked_ms\", \"inputs\", \"sessions\": [{\"from\", \"to\", \"status\"}], \"said\": [{\"at\", \"by\", \"what\", \"step\"}], \"left_behind\", \"stuck\",\n      \
     \"steps\": [{\"step\", \"name\", \"uses\", \"state\", \"is_group\", \"is_finally\", \"attempts\", \"interruptions\", \"warnings\", \"worked_ms\",\n      \
     \"tries\": [{\"number\", \"undo\", \"from\", \"to\", \"took_ms\", \"outcome\", \"failure\", \"checkpoints\"}], \"reason\", \"failure\",\n      \
     \"undo_failure\", \"output\", \"digest\"}]}"

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::{Context, Exit, Fault, nearest};
-use crate::catalogue::{Background, Catalogue, Interrupted, Kind, Traits, TypeInfo, Undo};
+use crate::catalogue::{Background, Catalogue, Interrupted, Kind, Pivot, Traits, TypeInfo, Undo};
 
 /// List the step types, or explain one: keys, outputs, undo, an example
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Examples:\n  ferry steps\n  ferry steps object.sync\n  ferry steps --json | jq -r '.types[].name'\n\n\
-    JSON: {\"types\": [{\"name\", \"summary\", \"manual\", \"kind\", \"background\", \"undo\", \"interrupted\",\n       \
+    JSON: {\"types\": [{\"name\", \"summary\", \"manual\", \"kind\", \"background\", \"pivot\", \"undo\", \"interrupted\",\n       \
     \"config\": JSON Schema of `with`, \"outputs\": JSON Schema, \"example\": YAML}]}"
 )]
 pub struct Steps {
@@ -67,6 +67,7 @@ fn data(info: &TypeInfo) -> Value {
         "manual": info.manual,
         "kind": info.kind,
         "background": info.background,
+        "pivot": info.pivot,
         "undo": undo,
         "interrupted": interrupted,
         "config": info.config,
@@ -86,6 +87,12 @@ fn page(info: &TypeInfo) -> String {
         let _ = writeln!(text, "\nUndo         {}", undo_text(undo));
         let _ = writeln!(text, "Interrupted  {}", interrupted_text(interrupted));
         let _ = writeln!(text, "Background   {}", background_text(info.background));
+        if info.pivot == Pivot::Inside {
+            text.push_str(
+                "Pivot        inside: until there it is undone, from there on it is not; it has to be the pivot, stand behind\n",
+            );
+            text.push_str("             it or say `undo: skip`\n");
+        }
     }
     let _ = writeln!(text, "\nExample\n{}", indent(info.example.trim_matches('\n'), "  "));
     text

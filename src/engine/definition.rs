@@ -54,9 +54,12 @@ pub struct StepDef {
     pub retry: Retry,
     /// Limits of an attempt.
     pub timeout: Timeout,
-    /// Whether the run stops going back once this step has started.
+    /// Whether it is the pivot: the run stops going back once this step has started.
     #[serde(default, skip_serializing_if = "is_false")]
     pub pivot: bool,
+    /// As the pivot, it is passed only when an attempt says so (`PivotPassed`), or has succeeded.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pivot_inside: bool,
     /// It serves others while it runs, until this step is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<BackgroundDef>,
@@ -123,7 +126,7 @@ pub enum OnFailure {
     /// Start nothing new, let what runs finish, stay resumable.
     #[default]
     Stop,
-    /// Undo everything the run started, unless the pivot has started.
+    /// Undo everything the run started, unless it is past its pivot.
     Rollback,
 }
 
@@ -184,7 +187,7 @@ pub enum Exhausted {
     /// The step fails.
     #[default]
     Fail,
-    /// The step fails and the run rolls back, unless the pivot has started.
+    /// The step fails and the run rolls back, unless it is past its pivot.
     Rollback,
 }
 

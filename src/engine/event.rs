@@ -131,6 +131,14 @@ pub enum Event {
         /// What the next attempt is given.
         token: Value,
     },
+    /// An attempt is about to do what cannot be undone. Counts only when it was not told to stop before; if its step is
+    /// the pivot, the run is past it from here on.
+    PivotPassed {
+        /// The step.
+        step: StepPath,
+        /// Its attempt.
+        attempt: u32,
+    },
     /// An attempt is over.
     AttemptEnded {
         /// The step.
@@ -196,7 +204,7 @@ pub enum Event {
     RollbackRequested {
         /// Who.
         by: String,
-        /// Whether it was said that going back is meant although the pivot has started.
+        /// Whether it was said that going back is meant although the run is past its pivot.
         #[serde(default)]
         past_pivot: bool,
     },
@@ -220,6 +228,7 @@ impl Event {
             | Self::AttemptStarted { step, .. }
             | Self::Ready { step, .. }
             | Self::Checkpoint { step, .. }
+            | Self::PivotPassed { step, .. }
             | Self::AttemptEnded { step, .. }
             | Self::ApprovalAsked { step, .. }
             | Self::ApprovalGiven { step, .. }

@@ -62,6 +62,7 @@ impl Engine {
                     seen.checkpoint = Some(token.clone());
                 }
             }
+            Event::PivotPassed { .. } => self.pivot_passed(ix),
             Event::AttemptEnded { outcome, .. } => self.attempt_ended(ix, outcome),
             Event::TimerFired { timer: Timer::Retry { .. } } => self.again_when_served(ix),
             Event::TimerFired { timer: Timer::UndoRetry { .. } } => self.enter(ix, State::UndoQueued),
@@ -255,11 +256,16 @@ impl Engine {
         }
         let mut around = Some(ix);
         while let Some(at) = around {
-            if self.graph[at].def.pivot && !self.graph[at].is_finally {
-                self.pivot_started = true;
+            let def = &self.graph[at].def;
+            if def.pivot && !def.pivot_inside && !self.graph[at].is_finally {
+                self.is_past_pivot = true;
                 // It started before the order to stop reached it. From here on nothing goes back by itself.
-                if self.phase == Phase::Stopping(Stop::Rollback) && !self.past_pivot {
-                    self.phase = Phase::Stopping(Stop::Failed);
+                match self.phase {
+                    Phase::Stopping(Stop::Rollback) if !self.past_pivot => self.phase = Phase::Stopping(Stop::Failed),
+                    Phase::Stopping(Stop::RollbackCancelled) if !self.past_pivot => {
+                        self.phase = Phase::Stopping(Stop::Cancelled);
+                    }
+                    _ => {}
                 }
             }
             around = self.graph[at].parent;
@@ -271,6 +277,12 @@ impl Engine {
         if self.graph[ix].is_background() && self.duty_is_done(ix) {
             self.end_background(ix);
         }
+    }
+
+    /// A pivot inside a step was reached.
+    fn pivot_passed(&mut self, ix: Ix) {
+        let node = &self.graph[ix];
+        self.is_past_pivot |= node.def.pivot && !node.is_finally;
     }
 
     fn ready(&mut self, ix: Ix) {
@@ -300,6 +312,11 @@ impl Engine {
         node.must_ask = may_have_acted && told != Some(StopReason::Over) && node.def.interrupted == Interrupted::AskPerson;
         match outcome {
             Outcome::Succeeded { output, warnings } => {
+                // Also when it found nothing left to be done and never said so: what is behind it starts now. Not when the
+                // run is going back already: what has not passed its pivot can be undone.
+                if !matches!(self.phase, Phase::Stopping(Stop::Rollback | Stop::RollbackCancelled)) {
+                    self.pivot_passed(ix);
+                }
                 let node = &mut self.graph[ix];
                 node.output = Some(output.clone());
                 node.warnings = *warnings;
@@ -408,7 +425,7 @@ impl Engine {
         // `finally` steps do not stop each other.
         if self.phase == Phase::Forward && !self.graph[ix].is_finally {
             let goes_back = self.on_failure == OnFailure::Rollback || self.graph[ix].def.retry.exhausted == Exhausted::Rollback;
-            self.stop(if goes_back && !self.pivot_started { Stop::Rollback } else { Stop::Failed });
+            self.stop(if goes_back && !self.is_past_pivot { Stop::Rollback } else { Stop::Failed });
         }
     }
 

@@ -158,7 +158,7 @@ impl Engine {
     }
 
     pub(super) fn rollback(&mut self, past_pivot: bool) {
-        if self.pivot_started && !past_pivot {
+        if self.is_past_pivot && !past_pivot {
             return;
         }
         match self.phase {

@@ -59,7 +59,7 @@ pub struct Engine {
     /// Started steps that an edit took out of the pipeline.
     pub(super) orphans: Vec<Ix>,
     pub(super) phase: Phase,
-    pub(super) pivot_started: bool,
+    pub(super) is_past_pivot: bool,
     /// A tolerated failure: the run cannot succeed any more.
     pub(super) is_tainted: bool,
     pub(super) past_pivot: bool,
@@ -106,7 +106,7 @@ impl Engine {
             finally: Vec::new(),
             orphans: Vec::new(),
             phase: Phase::New,
-            pivot_started: false,
+            is_past_pivot: false,
             is_tainted: false,
             past_pivot: false,
             finally_session: 0,
@@ -250,9 +250,10 @@ impl Engine {
         self.phase == Phase::Forward && self.load.awaiting > 0 && self.load.active == self.load.awaiting
     }
 
-    /// Whether a step that is a pivot was started: the run does not go back by itself any more.
+    /// Whether a step that is a pivot was started, or has passed the one inside it: the run does not go back by itself
+    /// any more.
     pub fn is_past_pivot(&self) -> bool {
-        self.pivot_started
+        self.is_past_pivot
     }
 
     /// The step of this name.

@@ -49,6 +49,8 @@ pub fn verdict(node: &Node, event: &Event) -> Verdict {
         | (S::Running, Event::AttemptEnded { attempt, .. } | Event::Ready { attempt, .. } | Event::Checkpoint { attempt, .. }) => {
             attempt_is(*attempt)
         }
+        // A run that was told to go back and one that is past its pivot exclude each other: what comes first counts.
+        (S::Running, Event::PivotPassed { attempt, .. }) if node.stopping.is_none() => attempt_is(*attempt),
         (S::UndoStarting, Event::UndoStarted { attempt, .. } | Event::UndoEnded { attempt, .. })
         | (S::Undoing, Event::UndoEnded { attempt, .. }) => undo_is(*attempt),
         (S::Backoff, Event::TimerFired { timer: Timer::Retry { failures, .. } }) if *failures == node.failures => Take,
@@ -60,7 +62,8 @@ pub fn verdict(node: &Node, event: &Event) -> Verdict {
             Event::AttemptStarted { attempt, .. }
             | Event::AttemptEnded { attempt, .. }
             | Event::Ready { attempt, .. }
-            | Event::Checkpoint { attempt, .. },
+            | Event::Checkpoint { attempt, .. }
+            | Event::PivotPassed { attempt, .. },
         ) if *attempt > node.attempts => Illegal,
         (_, Event::UndoStarted { attempt, .. } | Event::UndoEnded { attempt, .. }) if *attempt > node.undo_attempts => Illegal,
         _ => Late,

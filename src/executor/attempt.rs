@@ -33,6 +33,7 @@ pub(super) struct Work {
     /// Counts from 1; 0 while the world is only looked at.
     pub(super) number: u32,
     pub(super) interrupted: bool,
+    pub(super) past_pivot: bool,
     pub(super) checkpoint: Option<Value>,
     pub(super) timeout: Timeout,
     /// Whether it must not be repeated unasked.
@@ -45,8 +46,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    fn signals(&self) -> Arc<StepSignals> {
-        StepSignals::new(self.session.clone(), self.step.clone(), self.number, self.outbox.clone())
+    fn signals(&self, is_undo: bool) -> Arc<StepSignals> {
+        StepSignals::new(self.session.clone(), self.step.clone(), self.number, self.outbox.clone(), is_undo)
     }
 
     /// What the step is given. The journal has marks in its checkpoint where there were secrets; the step gets back what
@@ -60,6 +61,7 @@ impl Work {
                 step: self.step.to_string(),
                 number: self.number,
                 interrupted: self.interrupted,
+                past_pivot: self.past_pivot,
                 checkpoint,
                 host: host_of(&self.config),
             },
@@ -105,7 +107,7 @@ impl Work {
     /// What the step sees of the world, as the journal keeps it.
     pub(super) async fn inspect(&self) -> Result<Value, Failure> {
         let step = self.make(&self.config)?;
-        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let (signals, told) = (self.signals(false), self.cancel.child_token());
         let context = self.context(&signals, &told)?;
         let end = self.limits(&told, &signals).guard(step.inspect(&context)).await;
         signals.finish();
@@ -160,7 +162,7 @@ impl Work {
         if self.cancel.is_cancelled() || !self.write(intent).await {
             return Outcome::Stopped;
         }
-        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let (signals, told) = (self.signals(false), self.cancel.child_token());
         let prepared = self
             .make(&self.config)
             .and_then(|step| Ok((step, reveal_all(&self.session.vault, &before)?, self.context(&signals, &told)?)));
@@ -173,6 +175,7 @@ impl Work {
         signals.finish();
         match end {
             End::Done(Ok(output)) => self.succeeded(&output, signals.warnings()),
+            _ if signals.is_refused() => Outcome::Stopped,
             other => self.not_succeeded(other),
         }
     }
@@ -215,7 +218,7 @@ impl Work {
             return Outcome::Stopped;
         }
         let body = custom.as_ref().unwrap_or(&self.config);
-        let (signals, told) = (self.signals(), self.cancel.child_token());
+        let (signals, told) = (self.signals(true), self.cancel.child_token());
         let prepared = self
             .make(body)
             .and_then(|step| Ok((step, reveal_all(&self.session.vault, &before)?, self.context(&signals, &told)?)));

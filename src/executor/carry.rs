@@ -190,6 +190,7 @@ impl Loop {
         let digest = digest(&config, &recorded);
         let around = Surroundings::now(&level);
         let (session, outbox, key) = (self.session.clone(), self.outbox.clone(), Key::Look(step.clone()));
+        let past_pivot = self.engine.is_past_pivot();
         self.spawn(key, |ends, cancel, over| async move {
             let work = Work {
                 session,
@@ -199,6 +200,7 @@ impl Loop {
                 config,
                 number: 0,
                 interrupted: false,
+                past_pivot,
                 checkpoint: None,
                 timeout,
                 asks: false,
@@ -244,6 +246,7 @@ impl Loop {
             }
         };
         let (session, outbox, key) = (self.session.clone(), self.outbox.clone(), Key::Attempt(step.clone()));
+        let past_pivot = self.engine.is_past_pivot();
         self.spawn(key, |ends, cancel, over| async move {
             let outbox = Some(outbox);
             let config = seen.config;
@@ -256,6 +259,7 @@ impl Loop {
                 config,
                 number,
                 interrupted,
+                past_pivot,
                 checkpoint,
                 timeout,
                 asks,
@@ -315,6 +319,7 @@ impl Loop {
             config: seen.config.clone(),
             number: 0,
             interrupted: false,
+            past_pivot: self.engine.is_past_pivot(),
             checkpoint: seen.checkpoint.clone(),
             timeout: Timeout::default(),
             asks: false,

@@ -40,7 +40,7 @@ pub enum ExecutorError {
         /// What to do instead.
         help: &'static str,
     },
-    /// The pivot has started.
+    /// The run has passed its pivot.
     #[error("run `{run}` is past its pivot: it does not roll back")]
     #[diagnostic(
         code(ferry::run::past_pivot),

@@ -11,11 +11,11 @@ use crate::steps::Preview;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Half {
-    /// It can be undone, or is over, before the pivot starts.
+    /// It can be undone, or is over, before the pivot.
     Before,
-    /// It is the pivot.
+    /// It is the pivot, or holds it inside.
     Pivot,
-    /// It starts when the pivot has: from there the run goes forward only.
+    /// It starts when the pivot has been passed: from there the run goes forward only.
     After,
     /// It runs whatever the outcome.
     Finally,
@@ -55,6 +55,9 @@ pub struct Planned {
     pub state: PlanState,
     /// On which side of the pivot it stands.
     pub half: Half,
+    /// As the pivot: it can be undone until it says that it has passed it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pivot_inside: bool,
     /// What undoing it would be.
     pub undo: UndoDef,
     /// What would happen.

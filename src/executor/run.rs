@@ -213,6 +213,7 @@ impl Loop {
         let mut commands = Vec::new();
         for (record, (durable, ends)) in records.iter().zip(afterwards) {
             commands.extend(self.engine.on(&record.event));
+            let counts = !self.engine.has_dropped();
             if let Event::ApprovalAsked { step, .. } = &record.event {
                 self.asked_at.insert(step.clone(), record.at);
             }
@@ -226,7 +227,7 @@ impl Loop {
             }
             if let Some(durable) = durable {
                 // The task may have been given up while it waited.
-                let _ = durable.send(());
+                let _ = durable.send(counts);
             }
         }
         Ok(commands)

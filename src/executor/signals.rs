@@ -1,6 +1,6 @@
 //! What a step tells while it works: masked and throttled here, once for all types.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +27,12 @@ pub(super) struct StepSignals {
     attempt: u32,
     /// `None` while nothing may be written: in `inspect` and in a plan.
     outbox: Option<Outbox>,
+    /// Whether the work is an undo: `attempt` counts those.
+    is_undo: bool,
     log: StepLog,
     warnings: AtomicU32,
+    /// Whether it was told that it must not pass its pivot.
+    is_refused: AtomicBool,
     movement: Mutex<Movement>,
     /// Of an attempt that acts, and of no undo.
     sampler: Mutex<Option<(tokio::time::Instant, Sampler)>>,
@@ -42,7 +46,7 @@ struct Movement {
 }
 
 impl StepSignals {
-    pub(super) fn new(session: Arc<Session>, step: StepPath, attempt: u32, outbox: Option<Outbox>) -> Arc<Self> {
+    pub(super) fn new(session: Arc<Session>, step: StepPath, attempt: u32, outbox: Option<Outbox>, is_undo: bool) -> Arc<Self> {
         let log = StepLog::new(session.clone(), step.clone(), attempt);
         let movement = Movement { last: Progress::default(), moved: tokio::time::Instant::now(), shown: None };
         Arc::new(Self {
@@ -50,8 +54,10 @@ impl StepSignals {
             step,
             attempt,
             outbox,
+            is_undo,
             log,
             warnings: AtomicU32::new(0),
+            is_refused: AtomicBool::new(false),
             movement: Mutex::new(movement),
             sampler: Mutex::default(),
         })
@@ -66,6 +72,11 @@ impl StepSignals {
 
     pub(super) fn warnings(&self) -> u32 {
         self.warnings.load(Ordering::Relaxed)
+    }
+
+    /// Whether the run was stopping when it wanted to pass its pivot: what it fails with then is its stop.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
     }
 
     /// How long nothing has moved.
@@ -141,6 +152,24 @@ impl Signals for StepSignals {
             self.movement().moved = tokio::time::Instant::now();
             let event = Event::Checkpoint { step: self.step.clone(), attempt: self.attempt, token };
             if outbox.write(event).await { Ok(()) } else { Err(StepError::transient("the run's session has ended")) }
+        }
+        .boxed()
+    }
+
+    fn pass_pivot(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        async move {
+            let (Some(outbox), false) = (&self.outbox, self.is_undo) else {
+                return Err(StepError::permanent("only an attempt passes a pivot").help("this is a fault of the step type"));
+            };
+            let event = Event::PivotPassed { step: self.step.clone(), attempt: self.attempt };
+            match outbox.ask(event).await {
+                Some(true) => Ok(()),
+                Some(false) => {
+                    self.is_refused.store(true, Ordering::Relaxed);
+                    Err(StepError::transient("the run was told to stop before the step had passed its pivot"))
+                }
+                None => Err(StepError::transient("the run's session has ended")),
+            }
         }
         .boxed()
     }

@@ -26,8 +26,8 @@ pub(super) struct Ticket {
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) event: Event,
-    /// Told when the event is on disk.
-    pub(super) durable: Option<oneshot::Sender<()>>,
+    /// Told when the event is on disk, and whether the engine took it.
+    pub(super) durable: Option<oneshot::Sender<bool>>,
     /// The task that ends with it.
     pub(super) ends: Option<Ticket>,
     /// The letter that it answers.
@@ -53,8 +53,14 @@ impl Outbox {
 
     /// Waits until the event is on disk. `false`: the session has ended and it never will be.
     pub(super) async fn write(&self, event: Event) -> bool {
+        self.ask(event).await.is_some()
+    }
+
+    /// Waits until the event is on disk, and says whether it counts: what came before it may have made it void. `None`:
+    /// the session has ended.
+    pub(super) async fn ask(&self, event: Event) -> Option<bool> {
         let (durable, written) = oneshot::channel();
-        let sent = self.0.send(Message { event, durable: Some(durable), ends: None, letter: None });
-        sent.is_ok() && written.await.is_ok()
+        self.0.send(Message { event, durable: Some(durable), ends: None, letter: None }).ok()?;
+        written.await.ok()
     }
 }

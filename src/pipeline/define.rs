@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::model::{Defaults, Pipeline, RetrySpec, StepSpec, TimeoutSpec};
-use crate::catalogue::{Interrupted, Kind, Undo};
+use crate::catalogue::{Interrupted, Kind, Pivot, Undo};
 use crate::engine::{BackgroundDef, Body, Definition, Retry, StepDef, StepPath, Timeout, UndoDef};
 use crate::units::Span as Time;
 
@@ -92,6 +92,7 @@ impl StepSpec {
             retry: self.retry.over(&defaults.retry),
             timeout: self.timeout.over(&defaults.timeout),
             pivot: self.pivot,
+            pivot_inside: self.info.as_ref().is_some_and(|info| info.pivot == Pivot::Inside),
             background: self
                 .background
                 .as_ref()

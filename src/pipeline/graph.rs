@@ -14,7 +14,7 @@ use super::names::{MOST_HINTED, Mention, ids};
 use super::nearest::suggest;
 use super::problem::Problem;
 use super::source::Span;
-use crate::catalogue::{Background, Undo};
+use crate::catalogue::{Background, Pivot, Undo};
 
 /// The steps of one list as a graph: an edge goes from a step to the one that waits for it, and says where that is
 /// written.
@@ -303,6 +303,8 @@ pub(crate) struct Exposed {
     pub file: std::sync::Arc<super::source::SourceFile>,
     pub span: Span,
     pub uses: String,
+    /// It can be undone until it has passed the pivot inside it.
+    pub holds_pivot: bool,
 }
 
 /// The pivot of a pipeline: the step that is one, or that runs a pipeline which has one.
@@ -393,6 +395,20 @@ pub(crate) fn pivot(
                 );
             }
         }
+        // It may fail before it has passed the pivot; one that is passed at its start cannot.
+        let starts_past = step.module.is_none() && step.info.as_ref().is_none_or(|info| info.pivot == Pivot::AtStart);
+        if step.continue_on_error && !starts_past && !others.is_empty() {
+            problems.push(
+                Problem::new(
+                    Code::PivotPlace,
+                    file,
+                    step.key_span("continue_on_error"),
+                    format!("the pivot `{}` may fail before it is passed, but `{}` relies on it", step.id, others.join("`, `")),
+                )
+                .label("then what is behind it starts before the pivot")
+                .help("take `continue_on_error` from the pivot"),
+            );
+        }
         if step.background.is_some() || step.background_true {
             problems.push(
                 Problem::new(
@@ -424,7 +440,8 @@ fn impossible(pipeline: &Pipeline, step: &StepSpec, exposed_in: &dyn Fn(&str) ->
         return inside;
     }
     let Some(info) = &step.info else { return Vec::new() };
-    if (info.traits.0)(&step.with).undo != Undo::Impossible {
+    let holds_pivot = info.pivot == Pivot::Inside;
+    if !holds_pivot && (info.traits.0)(&step.with).undo != Undo::Impossible {
         return Vec::new();
     }
     vec![Exposed {
@@ -432,6 +449,7 @@ fn impossible(pipeline: &Pipeline, step: &StepSpec, exposed_in: &dyn Fn(&str) ->
         file: std::sync::Arc::clone(&pipeline.file),
         span: step.span_of("uses"),
         uses: step.uses.clone(),
+        holds_pivot,
     }]
 }
 
@@ -442,6 +460,11 @@ pub(crate) fn before_pivot(pivot: Option<&StepSpec>, exposed: &Exposed) -> Probl
             format!("step `{}` cannot be undone, and may start before the pivot `{}`", exposed.path, pivot.id),
             format!("let it need `{}`, or write `undo: skip` if nothing has to be put back", pivot.id),
         ),
+        None if exposed.holds_pivot => (
+            format!("step `{}` holds a pivot inside, and the pipeline has no pivot", exposed.path),
+            "write `pivot: true` at it: until it passes its pivot a rollback undoes it, from there on the run goes forward"
+                .to_owned(),
+        ),
         None => (
             format!("step `{}` cannot be undone, and the pipeline has no pivot", exposed.path),
             "write `pivot: true` at the step after whose start the run must not go back, and let this one stand behind it; \
@@ -449,7 +472,10 @@ pub(crate) fn before_pivot(pivot: Option<&StepSpec>, exposed: &Exposed) -> Probl
                 .to_owned(),
         ),
     };
-    Problem::new(Code::BeforePivot, &exposed.file, exposed.span, message)
-        .label(format!("a step of type `{}` cannot be undone", exposed.uses))
-        .help(help)
+    let label = if exposed.holds_pivot {
+        format!("a step of type `{}` cannot be undone once it has passed its pivot", exposed.uses)
+    } else {
+        format!("a step of type `{}` cannot be undone", exposed.uses)
+    };
+    Problem::new(Code::BeforePivot, &exposed.file, exposed.span, message).label(label).help(help)
 }

@@ -87,7 +87,7 @@ pub(crate) const PIPELINE: Level = Level {
             "`stop` or `rollback`",
             r#"{"enum":["stop","rollback"],"default":"stop"}"#,
             "What a failed step does to the run: `stop` starts nothing new and leaves it resumable, `rollback` undoes it, \
-             unless the pivot has started.",
+             unless the run is past its pivot.",
         ),
         key("max_parallel", "integer", COUNT, "How many steps may be at work at once. 8 unless given."),
         required(
@@ -284,7 +284,8 @@ pub(crate) const STEP: Level = Level {
             "pivot",
             "boolean",
             BOOL,
-            "Once it has started, the run no longer rolls back by itself. Whatever cannot be undone has to stand behind it.",
+            "Once it has started (or, if its type holds the pivot inside, has passed it), the run no longer rolls back by \
+             itself. Whatever cannot be undone has to stand behind it.",
         ),
         key(
             "background",

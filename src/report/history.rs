@@ -17,6 +17,8 @@ pub struct History {
     pub engine: Engine,
     /// The records of answers that did not count, by their number.
     pub dropped: HashSet<u64>,
+    /// When the run passed its pivot, and by which step.
+    pub pivot: Option<(Timestamp, StepPath)>,
     /// Who started it.
     pub by: String,
     /// From when to when runners were at work on it.
@@ -107,6 +109,7 @@ impl History {
         let mut history = Self {
             engine: Engine::new(),
             dropped: HashSet::new(),
+            pivot: None,
             by: String::new(),
             sessions: Vec::new(),
             said: Vec::new(),
@@ -119,7 +122,10 @@ impl History {
             history.session(record);
             // What the engine would have done about it is done already, or is in the next records.
             drop(history.engine.on(&record.event));
-            if matches!(record.event, Event::ApprovalGiven { .. }) && history.engine.has_dropped() {
+            if history.pivot.is_none() && history.engine.is_past_pivot() {
+                history.pivot = record.event.step().map(|step| (record.at, step.clone()));
+            }
+            if matches!(record.event, Event::ApprovalGiven { .. } | Event::PivotPassed { .. }) && history.engine.has_dropped() {
                 history.dropped.insert(record.seq);
                 continue;
             }

@@ -17,9 +17,14 @@ pub fn text(plan: &Plan, style: Style) -> String {
     }
     let name = plan.steps.iter().map(|step| console::measure_text_width(step.step.as_str())).max().unwrap_or(0).min(40);
     let uses = plan.steps.iter().map(|step| console::measure_text_width(&step.uses)).max().unwrap_or(0).min(24);
+    let pivot = if plan.steps.iter().any(|step| step.half == Half::Pivot && step.pivot_inside) {
+        "the pivot lies inside this step: until there a rollback undoes it, from there on the run goes forward only"
+    } else {
+        "the pivot: once it has started, the run goes forward only"
+    };
     for (half, heading) in [
         (Half::Before, if plan.has_pivot { "before the pivot: a rollback undoes these" } else { "" }),
-        (Half::Pivot, "the pivot: once it has started, the run goes forward only"),
+        (Half::Pivot, pivot),
         (Half::After, "after the pivot"),
         (Half::Finally, "finally, whatever the outcome"),
     ] {

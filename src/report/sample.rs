@@ -26,6 +26,7 @@ pub fn step(id: &str, uses: &str, needs: &[&str]) -> StepDef {
         retry: Retry::default(),
         timeout: Timeout::default(),
         pivot: false,
+        pivot_inside: false,
         background: None,
         undo: UndoDef::Built,
         continue_on_error: false,

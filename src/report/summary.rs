@@ -82,7 +82,8 @@ fn header(history: &History, style: Style, out: &mut String) {
     let sessions = if history.sessions.len() > 1 { format!(" in {} sessions", history.sessions.len()) } else { String::new() };
     facts.push(("at work", format!("{}{sessions}", Span(history.worked()))));
     if history.engine.is_past_pivot() {
-        facts.push(("pivot", "passed: the run goes forward".to_owned()));
+        let passed = history.pivot.as_ref().map(|(at, step)| format!(" {} by `{step}`", moment(*at))).unwrap_or_default();
+        facts.push(("pivot", format!("passed{passed}: the run goes forward")));
     }
     if history.is_interrupted() {
         facts.push(("next", format!("`ferry resume {}` goes on, `ferry rollback {}` goes back", history.run(), history.run())));
@@ -305,6 +306,7 @@ pub fn to_json(history: &History) -> Value {
         "is_live": history.is_live,
         "is_interrupted": history.is_interrupted(),
         "is_past_pivot": engine.is_past_pivot(),
+        "pivot": history.pivot.as_ref().map(|(at, step)| json!({ "step": step, "at": at })),
         "by": history.by,
         "started": history.created(),
         "ended": history.ended(),

@@ -145,6 +145,12 @@ impl Story {
                 Told::of(Mark::Begins, step, text)
             }
             Event::Ready { step, .. } => Told::of(Mark::Begins, step, "ready: serves the steps behind it"),
+            Event::PivotPassed { step, .. } if engine.has_dropped() => {
+                Told::of(Mark::Note, step, "was told to stop before its pivot: it does not pass it")
+            }
+            Event::PivotPassed { step, .. } if engine.step(step).is_some_and(|node| node.def.pivot) => {
+                Told::of(Mark::Note, step, "passes the pivot: from here on the run goes forward only")
+            }
             Event::AttemptEnded { step, outcome, .. } => self.ended(step, outcome, at, engine),
             Event::ApprovalAsked { step, message, .. } => {
                 self.began.insert(step.clone(), at);
@@ -168,6 +174,7 @@ impl Story {
             Event::LockAcquired { .. }
             | Event::Inspected { .. }
             | Event::Checkpoint { .. }
+            | Event::PivotPassed { .. }
             | Event::TimerFired { .. }
             | Event::Settled { .. } => return None,
         })

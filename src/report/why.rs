@@ -153,6 +153,10 @@ fn causes(history: &History, records: &[Record], node: &Node) -> Vec<Because> {
                 add(attempt_text(node, *attempt, before, resumed));
                 (before, resumed) = (None, None);
             }
+            Event::PivotPassed { .. } if history.dropped.contains(&record.seq) => {
+                add("it was told to stop before it had passed its pivot".to_owned());
+            }
+            Event::PivotPassed { .. } => add("it passed its pivot: from here on it goes forward only".to_owned()),
             Event::AttemptEnded { outcome, attempt, .. } => {
                 add(format!("attempt {attempt} {}", outcome_text(outcome)));
                 before = Some(outcome);

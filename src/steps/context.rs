@@ -29,6 +29,9 @@ pub struct Attempt {
     pub number: u32,
     /// Whether an earlier attempt's runner died: look before acting.
     pub interrupted: bool,
+    /// Whether the run is past its pivot: an earlier attempt of a step that holds it inside may have passed it.
+    #[serde(default)]
+    pub past_pivot: bool,
     /// The last checkpoint that any attempt of the step wrote.
     pub checkpoint: Option<Value>,
     /// The host that `on` names; `local` unless said.
@@ -74,6 +77,8 @@ pub trait Signals: Send + Sync {
     fn progress(&self, progress: Progress);
     /// Writes a progress token; returns when it is durable.
     fn checkpoint(&self, token: Value) -> BoxFuture<'_, Result<(), StepError>>;
+    /// Passes the pivot inside the step; returns when that is durable and counts.
+    fn pass_pivot(&self) -> BoxFuture<'_, Result<(), StepError>>;
     /// The step now serves its dependants (background steps).
     fn ready(&self);
     /// Something the person should know that is no failure. Counted.
@@ -158,6 +163,14 @@ impl StepContext {
         let token = serde_json::to_value(token)
             .map_err(|error| StepError::permanent("cannot write the checkpoint as JSON").cause(error))?;
         self.signals.checkpoint(token).await
+    }
+
+    /// To be called just before the first act that cannot be undone, by a type with `Pivot::Inside`. Once it has
+    /// returned well, that is durable and the run goes forward only. An error means that the run is going back, or
+    /// stopping: the step must not go on, puts back what it has done so far and returns the error. A call by a later
+    /// attempt does no harm.
+    pub async fn pass_pivot(&self) -> Result<(), StepError> {
+        self.signals.pass_pivot().await
     }
 
     /// Says how far the step is.

@@ -27,7 +27,7 @@ pub use context::{Attempt, Depth, LogStream, Progress, Signals, StepContext};
 pub use object::{Left, ObjectSync, left};
 pub use registry::{DynStep, Registry};
 
-use crate::catalogue::{Background, Interrupted, Kind, Traits, Undo};
+use crate::catalogue::{Background, Interrupted, Kind, Pivot, Traits, Undo};
 use crate::error::StepError;
 
 /// A step type. The implementing struct is the configuration behind `with`: its doc comments are the user's manual,
@@ -39,6 +39,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const EXAMPLE: &'static str;
     /// Whether and how it can run in the background.
     const BACKGROUND: Background = Background::No;
+    /// Where its pivot lies: `Inside` says that `run` calls [`StepContext::pass_pivot`].
+    const PIVOT: Pivot = Pivot::AtStart;
     /// Whether the executor runs it at all.
     const KIND: Kind = Kind::Task;
 

@@ -86,6 +86,7 @@ impl Registry {
             example: S::EXAMPLE.to_owned(),
             kind: S::KIND,
             background: S::BACKGROUND,
+            pivot: S::PIVOT,
             tools: S::TOOLS.iter().map(|tool| (*tool).to_owned()).collect(),
             traits: TraitsOf(Arc::new(S::traits)),
         };

@@ -179,6 +179,10 @@ impl Signals for Notes {
             .boxed()
     }
 
+    fn pass_pivot(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        self.border.pass(async { Ok(()) }).boxed()
+    }
+
     fn ready(&self) {}
 
     fn warn(&self, text: &str) {
@@ -278,6 +282,7 @@ impl World {
                 step: "it".to_owned(),
                 number,
                 interrupted,
+                past_pivot: false,
                 checkpoint: self.notes.checkpoint.lock().expect("not poisoned").clone(),
                 host: "local".to_owned(),
             },

@@ -35,6 +35,7 @@ fn list(rng: &mut StdRng, name: &str, most: usize, depth: u32, may_pivot: bool) 
             }
         }
         step.pivot = pivot == Some(at);
+        step.pivot_inside = matches!(step.body, Body::Task) && rng.random_bool(0.5);
         steps.push(step);
     }
     // A background step serves until a later step that is no background step itself.
@@ -83,6 +84,7 @@ fn step(rng: &mut StdRng, id: &str, depth: u32) -> StepDef {
         },
         timeout: Timeout::default(),
         pivot: false,
+        pivot_inside: false,
         background: None,
         undo: *[
             UndoDef::Built,

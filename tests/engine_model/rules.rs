@@ -14,6 +14,9 @@ pub struct Rules {
     at_work: BTreeSet<StepPath>,
     serving: BTreeSet<StepPath>,
     undoing: BTreeSet<StepPath>,
+    /// Attempts of `finally` whose runner died and for which that is not journaled yet: `finally` starts anew, and what it
+    /// held is free.
+    dead: BTreeSet<StepPath>,
     ready: BTreeSet<StepPath>,
     succeeded: BTreeSet<StepPath>,
     skipped: BTreeSet<StepPath>,
@@ -31,7 +34,11 @@ pub struct Rules {
     cancels: u32,
     is_finally_cancelled: bool,
     is_finally_out_of_time: bool,
-    pivot_started: bool,
+    past_pivot: bool,
+    /// Whether the last attempt that said that it passes its pivot may.
+    passes: bool,
+    /// Begun when the run was told to stop, or began to go back.
+    told: BTreeSet<StepPath>,
     may_pass_pivot: bool,
     stopped: bool,
     /// Told to start before the run was told to stop: the stop may come too late for them.
@@ -45,6 +52,7 @@ impl Rules {
             at_work: BTreeSet::new(),
             serving: BTreeSet::new(),
             undoing: BTreeSet::new(),
+            dead: BTreeSet::new(),
             ready: BTreeSet::new(),
             succeeded: BTreeSet::new(),
             skipped: BTreeSet::new(),
@@ -59,7 +67,9 @@ impl Rules {
             cancels: 0,
             is_finally_cancelled: false,
             is_finally_out_of_time: false,
-            pivot_started: false,
+            past_pivot: false,
+            passes: false,
+            told: BTreeSet::new(),
             may_pass_pivot: false,
             stopped: false,
             overtaken: BTreeSet::new(),
@@ -119,12 +129,17 @@ impl Rules {
                 self.places_are_kept(engine);
                 if !node.is_finally {
                     self.dirty.insert(step.clone());
-                    self.pivot_started |= self.is_in_pivot(step);
+                    self.past_pivot |= self.is_in_pivot(step, false);
                 }
+            }
+            Event::PivotPassed { step, attempt } => {
+                let is_at_work = self.at_work.contains(step) && self.numbers.get(step) == Some(attempt);
+                self.passes = is_at_work && !self.told.contains(step);
+                self.past_pivot |= self.passes && self.is_in_pivot(step, true);
             }
             Event::UndoStarted { step, .. } => {
                 assert!(!self.undoing.contains(step), "`{step}` has one undo at a time");
-                assert!(!self.pivot_started || self.may_pass_pivot, "`{step}` goes back past the pivot by itself");
+                assert!(!self.past_pivot || self.may_pass_pivot, "`{step}` goes back past the pivot by itself");
                 assert!(self.at_work.is_empty() && self.serving.is_empty(), "`{step}` goes back while others go forward");
                 self.dependants_are_back(engine, step);
                 self.undoing.insert(step.clone());
@@ -135,6 +150,10 @@ impl Rules {
                 if node.state == State::Awaiting && digest == "d" && by.starts_with("ann") && *approved {
                     self.approved.insert(step.clone());
                 }
+            }
+            Event::AttemptEnded { step, outcome: Outcome::Succeeded { .. }, .. } => {
+                // What is behind it starts now, whether it has said that it passed its pivot or not.
+                self.past_pivot |= engine.status() != RunStatus::RollingBack && self.is_in_pivot(step, true);
             }
             Event::AttemptEnded { step, outcome: Outcome::Stopped | Outcome::Interrupted, .. } => {
                 let node = engine.step(step).expect("known");
@@ -156,7 +175,13 @@ impl Rules {
 
     pub fn after(&mut self, engine: &Engine, event: &Event) {
         match event {
+            Event::PivotPassed { step, .. } => {
+                assert_eq!(!engine.has_dropped(), self.passes, "`{step}` passes its pivot unless it was told to stop");
+            }
             Event::Resumed { .. } => {
+                let is_finally = |step: &&StepPath| engine.step(step).is_some_and(|node| node.is_finally);
+                self.dead = self.at_work.iter().chain(&self.serving).filter(is_finally).cloned().collect();
+                self.told.clear();
                 self.stopped = false;
                 self.cancels = 0;
                 self.is_finally_cancelled = false;
@@ -169,7 +194,7 @@ impl Rules {
                 self.cancels += 1;
             }
             Event::TimerFired { timer: Timer::Finally { .. } } => self.is_finally_out_of_time = true,
-            Event::RollbackRequested { past_pivot, .. } if *past_pivot || !self.pivot_started => {
+            Event::RollbackRequested { past_pivot, .. } if *past_pivot || !self.past_pivot => {
                 self.is_finally_out_of_time = false;
                 self.stopped = true;
                 self.may_pass_pivot |= past_pivot;
@@ -192,6 +217,8 @@ impl Rules {
                 self.ready.insert(step.clone());
             }
             Event::AttemptEnded { step, outcome, .. } => {
+                self.told.remove(step);
+                self.dead.remove(step);
                 self.at_work.remove(step);
                 self.serving.remove(step);
                 match outcome {
@@ -235,6 +262,10 @@ impl Rules {
             }
             _ => {}
         }
+        if self.stopped || engine.status() == RunStatus::RollingBack {
+            let begun = engine.steps().filter(|node| matches!(node.state, State::Starting | State::Running));
+            self.told.extend(begun.map(|node| node.path.clone()));
+        }
         for node in engine.steps() {
             if matches!(node.state, State::Paused | State::Succeeded) {
                 self.interruptions.remove(&node.path);
@@ -253,7 +284,7 @@ impl Rules {
 
     /// What is at work inside a group that has a lock is at work under it, and so is every step under its own.
     pub fn locks_are_held(&self, engine: &Engine, locks: &BTreeMap<String, StepPath>) {
-        for step in self.at_work.iter().chain(&self.serving).chain(&self.undoing) {
+        for step in self.at_work.iter().chain(&self.serving).chain(&self.undoing).filter(|step| !self.dead.contains(*step)) {
             let mut at = Some(step.clone());
             while let Some(path) = at {
                 if let Some(lock) = engine.step(&path).and_then(|node| node.lock.as_ref()) {
@@ -264,10 +295,12 @@ impl Rules {
         }
     }
 
-    fn is_in_pivot(&self, path: &StepPath) -> bool {
+    /// Whether it is, or is part of, a pivot that lies inside its steps, or one that is passed with the first start.
+    fn is_in_pivot(&self, path: &StepPath, inside: bool) -> bool {
         let mut at = Some(path.clone());
         while let Some(path) = at {
-            if self.place(&path).1.pivot {
+            let (_, def, _) = self.place(&path);
+            if def.pivot && def.pivot_inside == inside {
                 return true;
             }
             at = path.parent();

@@ -358,8 +358,13 @@ impl World {
         let node = self.engine.step(step).expect("at work");
         let is_background = node.is_background();
         let is_ready = node.is_ready;
+        let node_passes = node.def.pivot_inside && !is_background && !node.is_finally;
         if work.told.is_none() && self.rng.random_bool(0.2) {
             return self.append(Event::Checkpoint { step: step.clone(), attempt: work.attempt, token: json!(1) });
+        }
+        if node_passes && self.rng.random_bool(0.3) {
+            // Told to stop or not: it may not have heard of it yet.
+            return self.append(Event::PivotPassed { step: step.clone(), attempt: work.attempt });
         }
         if is_background && !is_ready && work.told.is_none() && !self.goes_wrong(0.1) {
             return self.append(Event::Ready { step: step.clone(), attempt: work.attempt });

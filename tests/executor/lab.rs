@@ -102,13 +102,19 @@ impl Act {
             std::fs::write(&notes, format!("{before}{what}\n")).expect("room");
             name = format!("{name} after {}", before.lines().count());
         }
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(ctx.base.join(WORLD))
-            .expect("the project folder is there");
-        file.write_all(format!("{what} {name}\n").as_bytes()).expect("room");
+        add_line(ctx, &format!("{what} {name}"));
     }
+}
+
+/// Leaves a line in the world: what a step did, and its name.
+pub fn trace(ctx: &StepContext, what: &str) {
+    add_line(ctx, &format!("{what} {}", ctx.attempt.step));
+}
+
+fn add_line(ctx: &StepContext, line: &str) {
+    let world = ctx.base.join(WORLD);
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(world).expect("the project folder is there");
+    file.write_all(format!("{line}\n").as_bytes()).expect("room");
 }
 
 impl Step for Act {
@@ -346,7 +352,7 @@ impl Lab {
 }
 
 pub fn registry() -> Registry {
-    ferry::steps::builtin().with::<Act>()
+    ferry::steps::builtin().with::<Act>().with::<crate::pivot::Switch>()
 }
 
 /// The failure of a step.

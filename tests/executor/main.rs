@@ -5,6 +5,7 @@ mod forward;
 mod lab;
 mod limits;
 mod people;
+mod pivot;
 mod plan;
 mod secret;
 mod stop;

@@ -36,6 +36,10 @@ impl Signals for Heard {
         Box::pin(async { Ok(()) })
     }
 
+    fn pass_pivot(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn ready(&self) {
         self.readies.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
@@ -96,6 +100,7 @@ impl Scene {
                 step: "step".to_owned(),
                 number: *number,
                 interrupted: false,
+                past_pivot: false,
                 checkpoint: self.heard.checkpoints.lock().expect("not poisoned").last().cloned(),
                 host: "local".to_owned(),
             },

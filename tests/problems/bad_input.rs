@@ -237,6 +237,19 @@ steps:
 finally:
   - { id: late, uses: command, pivot: true, with: { run: x } }
 ";
+    a_pivot_inside_a_step_is_checked: "
+stores: { s: { scheme: fs, root: / } }
+steps:
+  - { id: cut, uses: postgres.cutover, with: { replica: {} } }
+  - { id: skipped, uses: postgres.cutover, undo: skip, with: { replica: {} } }
+";
+    a_pivot_inside_a_step_that_may_fail_is_refused: "
+stores: { s: { scheme: fs, root: / } }
+steps:
+  - { id: cut, uses: postgres.cutover, pivot: true, continue_on_error: true, with: { replica: {} } }
+  - { id: behind, uses: object.delete, needs: [cut], with: { from: 's:a/' } }
+  - { id: beside, uses: postgres.cutover, with: { replica: {} } }
+";
     background_steps_have_to_end: "
 steps:
   - { id: first, uses: command, with: { run: x } }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ferry::catalogue::{Background, Catalogue, Interrupted, Kind, Traits, TraitsOf, TypeInfo, Undo};
+use ferry::catalogue::{Background, Catalogue, Interrupted, Kind, Pivot, Traits, TraitsOf, TypeInfo, Undo};
 use serde_json::{Value, json};
 
 fn object(properties: Value, required: &[&str]) -> Value {
@@ -19,6 +19,7 @@ fn info(name: &str, config: Value, outputs: Value) -> TypeInfo {
         example: String::new(),
         kind: Kind::Task,
         background: Background::No,
+        pivot: Pivot::AtStart,
         tools: Vec::new(),
         traits: TraitsOf(Arc::new(|_| Traits { undo: Undo::Built, interrupted: Interrupted::LookFirst })),
     }
@@ -105,7 +106,7 @@ pub fn catalogue() -> Catalogue {
         )
     });
     catalogue.add(TypeInfo {
-        traits: undo(Undo::Impossible),
+        pivot: Pivot::Inside,
         ..info(
             "postgres.cutover",
             object(

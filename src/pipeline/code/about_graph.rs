@@ -56,7 +56,8 @@ steps:
         },
         Code::PivotPlace => About {
             why: "A pivot that may be skipped (`if`, or a `for_each` over nothing) does not hold back the steps that rely on \
-                  it; one that runs in the background or under `finally` divides nothing.",
+                  it, nor does one that may fail before it is passed (`continue_on_error`); one that runs in the background or \
+                  under `finally` divides nothing.",
             wrong: "
 inputs:
   really: { type: boolean }
@@ -79,7 +80,7 @@ steps:
         Code::BeforePivot => About {
             why: "Until the pivot everything can be undone: that is the promise. A step that cannot be undone therefore has to \
                   be the pivot, need it (directly or through others), or say `undo: skip`, which means that nothing has to be \
-                  put back.",
+                  put back. So has a step that holds a pivot inside: from there on it cannot be undone either.",
             wrong: "
 stores:
   old: { scheme: fs, root: /srv/old }

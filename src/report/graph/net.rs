@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub dependants: Vec<usize>,
     pub half: Half,
     pub is_pivot: bool,
+    /// The pivot lies inside it.
+    pub is_inside: bool,
     pub is_each: bool,
     pub is_approval: bool,
     /// The step that ends it, when it runs in the background.
@@ -119,6 +121,7 @@ impl Net {
                     dependants: Vec::new(),
                     half,
                     is_pivot,
+                    is_inside: step.pivot && step.pivot_inside,
                     is_each: step.for_each,
                     is_approval: matches!(step.body, Body::Approval { .. }),
                     until: None,
@@ -224,7 +227,7 @@ impl Node {
     pub fn tags(&self) -> Vec<String> {
         let mut tags = Vec::new();
         if self.is_pivot {
-            tags.push("pivot".to_owned());
+            tags.push(if self.is_inside { "pivot inside" } else { "pivot" }.to_owned());
         }
         if self.is_each {
             tags.push("for each".to_owned());

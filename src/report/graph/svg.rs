@@ -157,7 +157,7 @@ fn second_line(node: &Node) -> String {
         Some(name) => format!("{} · {}", shortened(name, LONGEST_NAME), node.uses),
         None => node.uses.clone(),
     };
-    for tag in node.tags().iter().filter(|tag| *tag != "pivot") {
+    for tag in node.tags().iter().filter(|tag| *tag != "pivot" && *tag != "pivot inside") {
         line.push_str(" · ");
         line.push_str(tag);
     }

@@ -25,6 +25,9 @@ impl Signals for Quiet {
     fn checkpoint(&self, _: Value) -> BoxFuture<'_, Result<(), StepError>> {
         Box::pin(async { Ok(()) })
     }
+    fn pass_pivot(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(async { Ok(()) })
+    }
     fn ready(&self) {}
     fn warn(&self, _: &str) {}
     fn log(&self, _: LogStream, _: &str) {}
@@ -50,6 +53,7 @@ fn context(folder: &Path) -> StepContext {
             step: "step".to_owned(),
             number: 1,
             interrupted: false,
+            past_pivot: false,
             checkpoint: None,
             host: "local".to_owned(),
         },
