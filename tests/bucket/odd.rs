@@ -404,9 +404,62 @@ async fn azure_says_that_the_clock_is_wrong() {
     assert!(error.message.contains("clock is wrong"), "{error}");
 }
 
+const INVALID_PART: Reply = Reply(400, &[], "<Error><Code>InvalidPart</Code><Message>InvalidPart</Message></Error>");
+
 #[tokio::test]
-async fn parts_that_the_service_has_otherwise_are_an_upload_that_is_gone() {
-    let fake = Fake::start(|_, _| Reply(400, &[], "<Error><Code>InvalidPart</Code><Message>InvalidPart</Message></Error>")).await;
+async fn parts_that_the_service_does_not_tell_are_an_upload_that_is_gone() {
+    let fake = Fake::start(|_, _| INVALID_PART).await;
     let ended = open(fake.store(&[])).complete("a", "u", &Properties::default(), &parts(), &Condition::None).await;
     assert!(matches!(ended, Err(BucketError::Missing)), "{ended:?}");
+    // And so is one that it throws away with that answer: it is not asked again.
+    let fake = Fake::start(|seen, _| match () {
+        () if seen.asks("POST") => INVALID_PART,
+        () => Reply(404, &[], "<Error><Code>NoSuchUpload</Code></Error>"),
+    })
+    .await;
+    let ended = open(fake.store(&[])).complete("a", "u", &Properties::default(), &parts(), &Condition::None).await;
+    assert!(matches!(ended, Err(BucketError::Missing)), "{ended:?}");
+    assert_eq!(fake.seen().iter().filter(|seen| seen.asks("POST")).count(), 1);
+}
+
+#[tokio::test]
+async fn parts_that_the_service_has_otherwise_are_named() {
+    // The first as it was sent, in the second page another one, the third not at all.
+    let fake = Fake::start(|seen, _| match () {
+        () if seen.asks("POST") => INVALID_PART,
+        () if seen.asks("HEAD") => Reply(404, &[], ""),
+        () if !seen.line.contains("part-number-marker=1") => Reply(
+            200,
+            &[],
+            "<ListPartsResult><Part><PartNumber>1</PartNumber><ETag>&quot;e1&quot;</ETag><Size>5</Size></Part>\
+             <IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker></ListPartsResult>",
+        ),
+        () => Reply(
+            200,
+            &[],
+            "<ListPartsResult><Part><PartNumber>2</PartNumber><ETag>other</ETag><Size>5</Size></Part>\
+             <IsTruncated>false</IsTruncated></ListPartsResult>",
+        ),
+    })
+    .await;
+    let part = |number: u32| Part { number, etag: format!("e{number}"), size: 5, checksum: None };
+    let parts: Vec<Part> = (1..=3).map(part).collect();
+    let ended = open(fake.store(&[])).complete("a", "u", &Properties::default(), &parts, &Condition::None).await;
+    let Err(BucketError::Parts(numbers)) = ended else { panic!("{ended:?}") };
+    assert_eq!(numbers, [2, 3]);
+}
+
+#[tokio::test]
+async fn parts_that_the_service_sees_late_are_waited_for() {
+    const LISTED: &str = "<ListPartsResult><Part><PartNumber>1</PartNumber><ETag>e1</ETag><Size>5</Size></Part>\
+                          </ListPartsResult>";
+    let fake = Fake::start(|seen, number| match () {
+        () if seen.asks("POST") && number == 0 => INVALID_PART,
+        () if seen.asks("POST") => OK,
+        () if seen.asks("HEAD") => Reply(404, &[], ""),
+        () => Reply(200, &[], LISTED),
+    })
+    .await;
+    let parts = [Part { number: 1, etag: "e1".to_owned(), size: 5, checksum: None }];
+    open(fake.store(&[])).complete("a", "u", &Properties::default(), &parts, &Condition::None).await.expect("completed");
 }

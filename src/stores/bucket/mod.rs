@@ -61,7 +61,7 @@ pub trait Bucket: Send + Sync {
     fn put_part<'a>(&'a self, key: &'a str, upload: &'a str, number: u32, body: Bytes) -> Answer<'a, Part>;
 
     /// Makes the object of these parts, in the order of their numbers. `Missing`: the upload is gone, and the object
-    /// that is there is not known to be the one that it made.
+    /// that is there is not known to be the one that it made. `Parts`: these are to be sent again.
     fn complete<'a>(
         &'a self,
         key: &'a str,

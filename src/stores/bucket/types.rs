@@ -19,6 +19,8 @@ pub enum BucketError {
     /// The service does not copy this within itself, or not for this key: the object can still be sent. Only copies
     /// give it.
     Refused(StepError),
+    /// The service has not these parts of the upload as it said it had: the others can stay. Only `complete` gives it.
+    Parts(Vec<u32>),
     /// Everything else, with its class.
     Failed(StepError),
 }
@@ -37,6 +39,10 @@ impl BucketError {
                 .help("check the store, its bucket and the prefix"),
             Self::Changed => StepError::needs_person(format!("{doing}: it was changed meanwhile"))
                 .help("see who else writes here, then resume"),
+            Self::Parts(numbers) => {
+                StepError::transient(format!("{doing}: {} of its parts are not there as they were sent", numbers.len()))
+                    .help("try again: they are sent again then")
+            }
             Self::Failed(error) | Self::Refused(error) => error,
         }
     }

@@ -1,5 +1,6 @@
 //! Uploads in parts. Their ids outlive the process: what a checkpoint holds goes on after a restart.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -9,13 +10,27 @@ use http::{HeaderMap, Method, Response};
 
 use super::super::super::Facts;
 use super::super::checksum::{Checksum, ChecksumKind, etag_of_parts};
+use super::super::header;
 use super::super::repeat::Refusal;
-use super::super::types::{BucketError, Condition, CopyFrom, Part, Properties};
-use super::super::{header, xml};
+use super::super::types::{BucketError, Circle, Condition, CopyFrom, Part, Properties};
+use super::super::xml::{self, Met};
 use super::S3;
 use super::object::{checksum, facts_of_write, has_arrived, put_condition, same_etag};
 use super::request::{Call, checksum_header};
 use crate::error::StepError;
+
+/// A part that the service has.
+#[derive(Default)]
+struct There {
+    etag: String,
+    size: Option<u64>,
+}
+
+impl There {
+    fn is(&self, part: &Part) -> bool {
+        same_etag(Some(&self.etag), Some(&part.etag)) && self.size.is_none_or(|size| size == part.size)
+    }
+}
 
 impl S3 {
     pub(super) async fn begin_upload(&self, key: &str, properties: &Properties) -> Result<String, BucketError> {
@@ -109,18 +124,67 @@ impl S3 {
                     return Ok(facts);
                 }
             }
-            // It may be putting them together for an earlier request. Else it has other parts than were sent, or none: to
-            // send the same list for ever would be of no use.
             if refusal.code == "InvalidPart" {
+                // It may be putting them together for an earlier request, and may be done in between.
                 if let Ok(Some(facts)) = self.is_completed(key, &parts, whole.as_ref(), false).await {
                     return Ok(facts);
                 }
+                match self.parts_there(key, upload).await {
+                    Ok(there) => {
+                        let is_other = |part: &&&Part| there.get(&part.number).is_none_or(|there| !there.is(part));
+                        let other: Vec<u32> = parts.iter().filter(is_other).map(|part| part.number).collect();
+                        if !other.is_empty() {
+                            return Err(BucketError::Parts(other));
+                        }
+                    }
+                    // Some throw the upload away with that answer.
+                    Err(BucketError::Missing) => {
+                        let done = self.is_completed(key, &parts, whole.as_ref(), false).await;
+                        return done.ok().flatten().ok_or(BucketError::Missing);
+                    }
+                    // Not every service lists them.
+                    Err(_) => {}
+                }
+                // Some see late what they have. To send the same list for ever would be of no use.
                 if tries.again(None).await {
                     continue;
                 }
                 return Err(BucketError::Missing);
             }
             return Err(self.failed(refusal, "complete the upload of", key));
+        }
+    }
+
+    /// The parts that an upload has, as the service sees it.
+    async fn parts_there(&self, key: &str, upload: &str) -> Result<BTreeMap<u32, There>, BucketError> {
+        let (mut found, mut circle, mut behind) = (BTreeMap::new(), Circle::default(), None::<String>);
+        loop {
+            let mut query = vec![("uploadId", upload)];
+            query.extend(behind.as_deref().map(|behind| ("part-number-marker", behind)));
+            let answer = self.send(Call { key: Some(key), query, ..Call::default() }).await;
+            let answer = answer.map_err(|refusal| self.failed(refusal, "list the parts of", key))?;
+            let (mut number, mut part, mut next) = (None, There::default(), None);
+            let (mut is_listing, mut is_cut) = (false, false);
+            xml::read(answer.body(), |met| match met {
+                Met::Open("ListPartsResult" | "ListMultipartUploadPartsResult") => is_listing = true,
+                Met::Close("PartNumber", text) => number = text.trim().parse().ok(),
+                Met::Close("ETag", text) => part.etag = text,
+                Met::Close("Size", text) => part.size = text.trim().parse().ok(),
+                Met::Close("Part", _) => {
+                    let part = std::mem::take(&mut part);
+                    found.extend(number.take().map(|number: u32| (number, part)));
+                }
+                Met::Close("IsTruncated", text) => is_cut = text.trim() == "true",
+                Met::Close("NextPartNumberMarker", text) => next = Some(text),
+                _ => {}
+            })?;
+            if !is_listing {
+                return Err(self.garbled("list the parts of", key).into());
+            }
+            behind = next.filter(|next| is_cut && circle.goes_on(next, false));
+            if behind.is_none() {
+                return if is_cut { Err(self.garbled("list the parts of", key).into()) } else { Ok(found) };
+            }
         }
     }
 

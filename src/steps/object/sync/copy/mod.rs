@@ -45,6 +45,8 @@ const MOST_PARTS: u64 = 10_000;
 const LARGEST_WHOLE: u64 = 2 << 30;
 /// How often an object that changes while it is copied is begun anew.
 const CHANGES: u32 = 2;
+/// How often an object is begun anew whose upload the service has thrown away.
+const UPLOADS: u32 = 3;
 
 /// An object to be copied.
 #[derive(Debug, Clone)]
@@ -129,6 +131,8 @@ pub enum Stop {
     Changed,
     /// It is no longer at the source.
     Gone,
+    /// The upload in parts is gone: the service or a person has thrown it away.
+    NoUpload,
     /// The service does not copy it within itself.
     Refused(StepError),
 }
@@ -170,6 +174,7 @@ impl From<Stop> for Trouble {
             Stop::Changed | Stop::Gone => {
                 Self::Step(StepError::transient("an object was changed or deleted while it was read").help("try again"))
             }
+            Stop::NoUpload => Self::Step(StepError::transient("the upload of an object is gone").help("try again")),
         }
     }
 }
@@ -248,12 +253,12 @@ impl Transfer {
     /// Copies an object.
     pub async fn copy(self: &Arc<Self>, job: &Job) -> Result<Copied, Trouble> {
         let key = &job.listed.key;
-        let mut changes = 0;
+        let (mut changes, mut uploads) = (0, 0);
         let mut origin = None;
         loop {
             let opened = match origin.take() {
                 Some(origin) => Ok(origin),
-                None if changes == 0 => Origin::open(&self.source, &job.listed, self.carriage.tags()).await,
+                None if changes == 0 && uploads == 0 => Origin::open(&self.source, &job.listed, self.carriage.tags()).await,
                 None => Origin::look(&self.source, key).await.map(|origin| origin.asking(self.carriage.tags())),
             };
             let ended = match opened {
@@ -277,6 +282,16 @@ impl Transfer {
                 Err(Stop::Object(error) | Stop::Refused(error)) => return Err(Trouble::Object(error)),
                 Err(Stop::Step(error)) => return Err(Trouble::Step(error)),
                 Err(Stop::Gone) => return self.gone(key).await,
+                Err(Stop::NoUpload) if uploads + 1 < UPLOADS => {
+                    uploads += 1;
+                    self.warn(format!("the upload of `{key}` to `{}` is gone: it is begun anew", self.target.label()));
+                }
+                Err(Stop::NoUpload) => {
+                    let message = format!("the upload of `{key}` to `{}` is gone, {UPLOADS} times", self.target.label());
+                    return Err(Trouble::Step(
+                        StepError::transient(message).help("see whether a rule of the bucket throws unfinished uploads away"),
+                    ));
+                }
                 Err(Stop::Changed) if changes + 1 < CHANGES => changes += 1,
                 Err(Stop::Changed) => {
                     let message = format!("`{key}` in `{}` changed while it was copied, twice", self.source.label());
@@ -444,13 +459,13 @@ impl Transfer {
                 let message = format!("{doing}: {}", error.message);
                 StepError { message, ..error }.into()
             }
+            error @ BucketError::Parts(_) => Stop::Step(error.into_step(&doing)),
             BucketError::Changed => Stop::Object(
                 StepError::needs_person(format!("{doing}: somebody else has written it since it was listed"))
                     .help("see who else writes there; resume to look again, it is then overwritten if it differs"),
             ),
             BucketError::Missing => Stop::Step(
-                StepError::permanent(format!("{doing}: the bucket or the upload is gone"))
-                    .help("see that the bucket is there, then resume"),
+                StepError::permanent(format!("{doing}: the bucket is gone")).help("see that the bucket is there, then resume"),
             ),
         }
     }

@@ -184,6 +184,8 @@ fn not_read(store: &Store, key: &str, error: BucketError) -> Stop {
             let message = format!("cannot read `{key}` in `{}`: {}", store.label(), error.message);
             Stop::from(StepError { message, ..error })
         }
+        // Nothing that reads gives it.
+        error @ BucketError::Parts(_) => error.into_step(&format!("cannot read `{key}` in `{}`", store.label())).into(),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::hash::{self, PartHash};
 use super::super::ledger::{Line, Unfinished};
@@ -18,6 +19,11 @@ use crate::stores::{Facts, Store};
 
 /// Parts of one object that may wait for a place at once.
 const IN_LINE: usize = 64;
+/// How often an upload is brought to its end whose parts the service has not as they were sent.
+const ROUNDS: u32 = 3;
+
+/// What has arrived of an upload, by the parts' numbers.
+type Arrived = BTreeMap<u32, (Part, Option<PartHash>)>;
 
 /// One upload in parts, shared by the tasks of its parts.
 struct Upload {
@@ -31,6 +37,8 @@ struct Upload {
     part: u64,
     /// Where the service copies the parts from. `None`: they are sent.
     from: Option<CopyFrom>,
+    /// Bytes of it that count as moved.
+    counted: AtomicU64,
 }
 
 impl Transfer {
@@ -62,57 +70,45 @@ impl Transfer {
             (id, BTreeMap::new())
         };
         let (size, condition) = (origin.facts.size, condition(job));
-        let all = size.div_ceil(part);
+        let all = u32::try_from(size.div_ceil(part)).unwrap_or(u32::MAX);
         // What an earlier attempt has sent has arrived.
         let resumed: u64 = done.values().map(|(is, _)| is.size).sum();
         self.moved.fetch_add(resumed, Ordering::Relaxed);
         if from.is_none() {
             self.less_wanted(done.len() as u64);
         }
-        let transfer = self.clone();
-        let upload = Arc::new(Upload { transfer, bucket: bucket.clone(), origin, key, whole_key, id, part, from });
-        let missing: Vec<u32> =
-            (1..=u32::try_from(all).unwrap_or(u32::MAX)).filter(|number| !done.contains_key(number)).collect();
-        let mut sent = futures::stream::iter(missing)
-            .map(|number| {
-                let upload = upload.clone();
-                async move {
-                    let task = tokio::spawn(async move { upload.send(number).await });
-                    task.await.unwrap_or_else(|error| {
-                        Err(Stop::Step(StepError::permanent("a part could not be sent: a bug of ferry").cause(error)))
-                    })
+        let (transfer, counted) = (self.clone(), AtomicU64::new(resumed));
+        let upload = Arc::new(Upload { transfer, bucket: bucket.clone(), origin, key, whole_key, id, part, from, counted });
+        let mut rounds = 0;
+        loop {
+            let missing: Vec<u32> = (1..=all).filter(|number| !done.contains_key(number)).collect();
+            let sent = async {
+                upload.send_all(missing, &mut done).await?;
+                if upload.is_of_one(&self.source).await? { Ok(()) } else { Err(Stop::Changed) }
+            };
+            if let Err(stop) = sent.await {
+                return Err(upload.stop(stop).await);
+            }
+            let parts: Vec<Part> = done.values().map(|(is, _)| is.clone()).collect();
+            rounds += 1;
+            match bucket.complete(&upload.whole_key, &upload.id, &properties, &parts, &condition).await {
+                // Some services answer the end of an upload with another `ETag` than they tell ever after: what undo and
+                // later runs will see is what counts.
+                Ok(is) => {
+                    self.see_tags(&properties, &*bucket);
+                    let hashes = done.into_values().map(|(_, hash)| hash).collect::<Option<Vec<_>>>();
+                    return Ok((Facts { etag: None, ..is }, hashes.map(|hashes| hash::of_parts(&hashes))));
                 }
-            })
-            .buffer_unordered(IN_LINE);
-        let outcome = async {
-            while let Some((is, hash)) = sent.try_next().await? {
-                done.insert(is.number, (is, hash));
+                // The lines that come now count in place of those that are there.
+                Err(BucketError::Parts(numbers)) if rounds < ROUNDS => upload.forget(&numbers, &mut done),
+                // Whatever the service still has of it is of no use.
+                Err(BucketError::Missing | BucketError::Parts(_)) => return Err(upload.stop(Stop::NoUpload).await),
+                Err(error @ BucketError::Changed) => {
+                    let stop = self.not_put(&upload.key, error);
+                    return Err(upload.stop(stop).await);
+                }
+                Err(error) => return Err(self.not_put(&upload.key, error)),
             }
-            if upload.is_of_one(&self.source).await? { Ok(()) } else { Err(Stop::Changed) }
-        }
-        .await;
-        if let Err(stop) = outcome {
-            return Err(upload.stop(stop).await);
-        }
-        let (parts, hashes): (Vec<Part>, Vec<Option<PartHash>>) = done.into_values().unzip();
-        let blake3 = hashes.into_iter().collect::<Option<Vec<_>>>().map(|hashes| hash::of_parts(&hashes));
-        match bucket.complete(&upload.whole_key, &upload.id, &properties, &parts, &condition).await {
-            // Some services answer the end of an upload with another `ETag` than they tell ever after: what undo and
-            // later runs will see is what counts.
-            Ok(is) => {
-                self.see_tags(&properties, &*bucket);
-                Ok((Facts { etag: None, ..is }, blake3))
-            }
-            Err(BucketError::Missing) => {
-                // Or the service has not all parts as the ledger has them: then the rest of it is of no use either.
-                let _ = uploads::drop_one(&*bucket, &self.target, &upload.key, &upload.id).await;
-                Err(upload.is_gone())
-            }
-            Err(error @ BucketError::Changed) => {
-                let stop = self.not_put(&upload.key, error);
-                Err(upload.stop(stop).await)
-            }
-            Err(error) => Err(self.not_put(&upload.key, error)),
         }
     }
 
@@ -137,6 +133,47 @@ impl Transfer {
 }
 
 impl Upload {
+    /// Sends these parts, side by side.
+    async fn send_all(self: &Arc<Self>, numbers: Vec<u32>, done: &mut Arrived) -> Result<(), Stop> {
+        let mut sent = futures::stream::iter(numbers)
+            .map(|number| {
+                let upload = self.clone();
+                async move {
+                    // Where one fails the others end with it: an upload that is thrown away must get no more parts.
+                    let task = AbortOnDropHandle::new(tokio::spawn(async move { upload.send(number).await }));
+                    task.await.unwrap_or_else(|error| {
+                        Err(Stop::Step(StepError::permanent("a part could not be sent: a bug of ferry").cause(error)))
+                    })
+                }
+            })
+            .buffer_unordered(IN_LINE);
+        while let Some((is, hash)) = sent.try_next().await? {
+            done.insert(is.number, (is, hash));
+        }
+        Ok(())
+    }
+
+    /// The service has not these parts.
+    fn forget(&self, numbers: &[u32], done: &mut Arrived) {
+        for number in numbers {
+            let Some((is, _)) = done.remove(number) else { continue };
+            self.uncount(is.size);
+            if self.from.is_none() {
+                self.transfer.wanted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn count(&self, bytes: u64) {
+        self.counted.fetch_add(bytes, Ordering::Relaxed);
+        self.transfer.count(bytes);
+    }
+
+    fn uncount(&self, bytes: u64) {
+        self.counted.fetch_sub(bytes, Ordering::Relaxed);
+        self.transfer.moved.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     fn range(&self, number: u32) -> Range<u64> {
         let start = u64::from(number - 1) * self.part;
         start..(start + self.part).min(self.origin.facts.size)
@@ -163,14 +200,16 @@ impl Upload {
         let (body, _) = transfer.unless_stopped(self.origin.read(&transfer.source, Some(range.clone()))).await?;
         let hash = PartHash::of(&body, range.start);
         let put = async {
-            let put = self.bucket.put_part(&self.whole_key, &self.id, number, body).await;
-            put.map_err(|error| transfer.not_put(&self.key, error))
+            match self.bucket.put_part(&self.whole_key, &self.id, number, body).await {
+                Err(BucketError::Missing) => Err(Stop::NoUpload),
+                put => put.map_err(|error| transfer.not_put(&self.key, error)),
+            }
         };
         // A part that is cut off is not part of anything.
         let is = transfer.unless_stopped(put).await?;
         let line = Line::Part { key: self.key.clone(), id: self.id.clone(), is: is.clone(), hash: Some(hash.to_hex()) };
         transfer.ledger.tell(&line).map_err(Stop::Step)?;
-        transfer.count(bytes);
+        self.count(bytes);
         transfer.less_wanted(1);
         Ok((is, Some(hash)))
     }
@@ -187,7 +226,7 @@ impl Upload {
                 Err(BucketError::Changed) => Err(Stop::Changed),
                 // Either the source is gone, or the upload.
                 Err(BucketError::Missing) => match Origin::look(&transfer.source, &self.key).await {
-                    Ok(_) => Err(self.is_gone()),
+                    Ok(_) => Err(Stop::NoUpload),
                     Err(stop) => Err(stop),
                 },
                 Err(error) => Err(transfer.not_put(&self.key, error)),
@@ -196,17 +235,8 @@ impl Upload {
         let is = transfer.unless_stopped(copy).await?;
         let line = Line::Part { key: self.key.clone(), id: self.id.clone(), is: is.clone(), hash: None };
         transfer.ledger.tell(&line).map_err(Stop::Step)?;
-        transfer.count(bytes);
+        self.count(bytes);
         Ok((is, None))
-    }
-
-    /// It was thrown away by the service or by a person: the next attempt begins anew.
-    fn is_gone(&self) -> Stop {
-        if let Err(stop) = self.drop_line() {
-            return stop;
-        }
-        let message = format!("the upload of `{}` to `{}` is gone", self.key, self.transfer.target.label());
-        Stop::Step(StepError::transient(message))
     }
 
     /// Keeps what has arrived for the next attempt when it can be of use, else throws it away.
@@ -214,14 +244,19 @@ impl Upload {
         if matches!(stop, Stop::Step(_)) {
             return stop;
         }
-        if uploads::drop_one(&*self.bucket, &self.transfer.target, &self.key, &self.id).await.is_ok() {
-            let _ = self.drop_line();
+        let dropped = uploads::drop_one(&*self.bucket, &self.transfer.target, &self.key, &self.id).await;
+        if dropped.is_ok() || matches!(stop, Stop::NoUpload) {
+            let line = Line::Dropped { key: self.key.clone(), id: self.id.clone() };
+            let _ = self.transfer.ledger.tell(&line);
+        }
+        if matches!(stop, Stop::NoUpload | Stop::Changed) {
+            // All of it is sent anew.
+            let counted = self.counted.swap(0, Ordering::Relaxed);
+            self.transfer.moved.fetch_sub(counted, Ordering::Relaxed);
+            if self.from.is_none() {
+                self.transfer.wanted.fetch_add(counted.div_ceil(self.part), Ordering::Relaxed);
+            }
         }
         stop
-    }
-
-    fn drop_line(&self) -> Result<(), Stop> {
-        let line = Line::Dropped { key: self.key.clone(), id: self.id.clone() };
-        self.transfer.ledger.tell(&line).map_err(Stop::Step)
     }
 }
