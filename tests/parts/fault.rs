@@ -1,6 +1,6 @@
 //! Bad weather on demand: a proxy between ferry and a real server that refuses, delays, cuts, or passes on.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,17 +47,18 @@ pub struct Proxy {
     /// Where it listens.
     pub port: u16,
     requests: Arc<Mutex<Vec<String>>>,
-    parts: Arc<AtomicUsize>,
+    /// The port of the client that was accepted last.
+    last: Arc<AtomicU16>,
+    /// Connections whose request is not known yet.
+    unread: Arc<AtomicUsize>,
 }
 
-/// A part of an upload that is under way.
-struct UnderWay(Option<Arc<AtomicUsize>>);
+/// A connection whose request is not known yet.
+struct Unread(Arc<AtomicUsize>);
 
-impl Drop for UnderWay {
+impl Drop for Unread {
     fn drop(&mut self) {
-        if let Some(count) = &self.0 {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,20 +73,22 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
-        let kept = requests.clone();
-        let parts: Arc<AtomicUsize> = Arc::default();
-        let under_way = parts.clone();
+        let (last, unread) = (Arc::<AtomicU16>::default(), Arc::<AtomicUsize>::default());
+        let (kept, accepted, waiting) = (requests.clone(), last.clone(), unread.clone());
         let forecast: Arc<Forecast> = Arc::new(forecast);
         let number = Arc::new(AtomicUsize::new(0));
         tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (forecast, number, kept, parts) = (forecast.clone(), number.clone(), kept.clone(), under_way.clone());
+            while let Ok((client, from)) = listener.accept().await {
+                let (forecast, number, kept) = (forecast.clone(), number.clone(), kept.clone());
+                waiting.fetch_add(1, Ordering::Relaxed);
+                accepted.store(from.port(), Ordering::Release);
+                let unread = Unread(waiting.clone());
                 tokio::spawn(async move {
-                    let _ = serve(client, to, &*forecast, &number, &kept, parts).await;
+                    let _ = serve(client, to, &*forecast, &number, &kept, unread).await;
                 });
             }
         });
-        Self { port, requests, parts }
+        Self { port, requests, last, unread }
     }
 
     /// `GET /box/a`, one for each request so far.
@@ -93,9 +96,18 @@ impl Proxy {
         self.requests.lock().expect("not poisoned").clone()
     }
 
-    /// How many parts of uploads are under way.
-    pub fn parts_under_way(&self) -> usize {
-        self.parts.load(Ordering::Relaxed)
+    /// Returns when all that a client which is gone by now has asked for is among the requests.
+    pub async fn has_seen_all(&self) {
+        // Connections are accepted in the order in which they were made.
+        let mark = TcpStream::connect(("127.0.0.1", self.port)).await.expect("it listens");
+        let port = mark.local_addr().expect("it is connected").port();
+        while self.last.load(Ordering::Acquire) != port {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(mark);
+        while self.unread.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// How many requests so far were of this method and had this in their path.
@@ -111,7 +123,7 @@ async fn serve(
     forecast: &Forecast,
     number: &AtomicUsize,
     kept: &Mutex<Vec<String>>,
-    parts: Arc<AtomicUsize>,
+    unread: Unread,
 ) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -121,10 +133,7 @@ async fn serve(
     let mut words = text.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     kept.lock().expect("not poisoned").push(format!("{method} {path}"));
-    let _under_way = UnderWay(path.contains("partNumber=").then(|| {
-        parts.fetch_add(1, Ordering::Relaxed);
-        parts
-    }));
+    drop(unread);
     let weather = forecast(&Asked { method, path, head: &text, number: number.fetch_add(1, Ordering::Relaxed) });
     let (mut limit, mut spoiled, mut quarters, mut most_up) = (usize::MAX, None, None, u64::MAX);
     let mut has_no_etag = false;
