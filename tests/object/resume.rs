@@ -69,7 +69,7 @@ async fn after_a_sudden_death_undo_finds_everything() {
     }
 }
 
-/// A file of five parts, on the way into a bucket that takes a second for each end of an upload.
+/// A sync of one file that dies when so many of its parts have arrived; gives the upload that it leaves.
 async fn cut(scene: &Scene, is_time: impl Fn(usize) -> bool) -> Upload {
     let ledger = scene.scratch().join("ledger.jsonl");
     let arrived = || std::fs::read_to_string(&ledger).unwrap_or_default().matches("\"what\":\"part\"").count();
