@@ -108,10 +108,7 @@ impl Azblob {
         }
         if refusal.code == "InvalidBlockList" {
             // Blocks expire after seven days, and whoever writes the name drops them.
-            let there = match self.block_ids(key, "all").await {
-                Err(BucketError::Missing) => Vec::new(),
-                there => there?,
-            };
+            let there = self.block_ids(key, "all").await?;
             let other: Vec<u32> = parts.iter().filter(|part| !there.contains(&part.etag)).map(|part| part.number).collect();
             if !other.is_empty() {
                 return Err(BucketError::Parts(other));
