@@ -80,6 +80,7 @@ install_lab() {
 }
 
 # Installs packages (`$@`) so that none of them makes a cluster or starts a server of its own. Nothing of that stays.
+# shellcheck disable=SC2016 # it is another shell's
 QUIETLY='
     set -eu
     clusters=/etc/postgresql-common/createcluster.d/ferry-lab.conf policy=/usr/sbin/policy-rc.d

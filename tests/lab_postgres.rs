@@ -2,6 +2,8 @@
 
 mod lab;
 
+use std::time::Duration;
+
 use lab::postgres::{Cluster, Layout, Settings};
 use lab::template::APP;
 use lab::{Lab, Machine, tls, until};
@@ -115,4 +117,86 @@ fn the_pooler_and_the_proxy_lead_clients_to_one_server_and_then_to_the_other() {
     pooler.kill();
     pooler.start();
     assert_eq!(psql(client, &pooler.url(), which), Ok(identity(&beta)));
+}
+
+#[test]
+fn clients_write_through_the_pooler_and_a_pause_is_seen_as_a_gap_and_nothing_else() {
+    let lab = Lab::new(&["alpha", "gate"]);
+    let alpha = lab.cluster("alpha", &Settings::full(1));
+    let pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    let written = || alpha.sql("select count(*) from pgbench_history").parse::<u64>().expect("a number");
+    let mut load = lab.load(&pooler.url(), 8, &["--max-tries=3"]);
+    load.under_way(written);
+    assert_eq!(pooler.admin("pause app"), "PAUSE");
+    assert_eq!(pooler.pool("sv_active"), 0);
+    let before = written();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(written(), before, "a pause is a pause");
+    pooler.admin("resume app");
+    load.under_way(written);
+    let figures = load.stop();
+    assert!(figures.gap >= Duration::from_millis(300) && figures.gap < Duration::from_secs(5), "{figures:?}");
+    assert_eq!((figures.failed, figures.aborted, figures.acknowledged), (0, 0, written()), "{}", figures.text);
+}
+
+#[test]
+fn the_shop_has_what_makes_databases_hard_to_move() {
+    let lab = Lab::new(&["alpha"]);
+    let alpha = lab.cluster("alpha", &Settings::full(1));
+    let count = |what: &str| alpha.sql(what).parse::<u64>().expect("a number");
+    assert_eq!(count("select count(*) from shop.payment"), 1600);
+    assert_eq!(count("select count(distinct oid) from pg_largeobject_metadata"), 5);
+    assert_eq!(count("select count(*) from pg_class where relreplident = 'f'"), 1);
+    let without_key = "select count(*) from pg_class c where relkind = 'r' and relnamespace = 'shop'::regnamespace and not exists
+        (select from pg_constraint where conrelid = c.oid and contype = 'p')";
+    assert_eq!(count(without_key), 1);
+    for (kind, what) in
+        [("p", "partitioned tables"), ("S", "sequences"), ("v", "views"), ("m", "materialized views"), ("c", "types")]
+    {
+        let found =
+            count(&format!("select count(*) from pg_class where relnamespace = 'shop'::regnamespace and relkind = '{kind}'"));
+        assert!(found > 0, "no {what}");
+    }
+    let words = alpha.sql("update shop.film set title = 'Fog', story = 'A dog' where id = 1 returning words");
+    assert_eq!(words, "'dog':3 'fog':1", "triggers are at work");
+}
+
+/// Not a test by itself: the process that `a_killed_test_leaves_no_server_and_no_client` kills.
+#[test]
+fn servers_to_be_killed() {
+    let Ok(file) = std::env::var("FERRY_TEST_LAB") else { return };
+    let lab = Lab::new(&["alpha", "gate"]);
+    let alpha = lab.cluster("alpha", &Settings::full(1));
+    let pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    let _proxy = lab.proxy("gate", "10.77.0.10:5432", "10.77.0.10:5433", "backup");
+    let mut load = lab.load(&pooler.url(), 2, &[]);
+    load.under_way(|| alpha.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    let pids = [lab.host("alpha").process(), lab.host("gate").process(), load.child.id()].map(|pid| pid.to_string());
+    std::fs::write(file, format!("{}\n{}\n", lab.folder().display(), pids.join(" "))).expect("written");
+    std::thread::sleep(Duration::from_mins(1));
+}
+
+#[test]
+fn a_killed_test_leaves_no_server_and_no_client() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("told");
+    let shared = || {
+        let files = std::fs::read_dir("/dev/shm").into_iter().flatten().filter_map(Result::ok);
+        files.filter(|file| file.file_name().to_string_lossy().starts_with("PostgreSQL")).count()
+    };
+    let before = shared();
+    let mut killed = std::process::Command::new(std::env::current_exe().expect("this test"));
+    let mut killed = killed.args(["--exact", "servers_to_be_killed"]).env("FERRY_TEST_LAB", &file).spawn().expect("started");
+    let told = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("the lab stands", || (told().lines().count() == 2).then_some(()));
+    killed.kill().expect("killed");
+    killed.wait().expect("it has ended");
+    let told = told();
+    let (lab, pids) = told.trim().split_once('\n').expect("two lines");
+    // The servers are in the process namespaces of these, which take them along.
+    until("all processes are gone", || {
+        (!pids.split(' ').any(|pid| std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok())).then_some(())
+    });
+    until("the lab's folder is gone", || (!std::path::Path::new(lab).exists()).then_some(()));
+    assert_eq!(shared(), before, "shared memory is left");
 }

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 pub mod link;
+pub mod load;
 pub mod pooler;
 pub mod postgres;
 pub mod proxy;

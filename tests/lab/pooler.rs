@@ -1,6 +1,6 @@
 //! PgBouncer on a host of the lab.
 
-use super::template::{APP, POSTGRES};
+use super::template::{APP, HOME, POSTGRES};
 use super::{Lab, Machine, tls, until};
 
 /// Its folder: `pgbouncer.ini`, `userlist.txt`, its log.
@@ -38,7 +38,7 @@ impl Lab {
 impl Pooler<'_> {
     /// Starts it and waits until it answers.
     pub fn start(&self) {
-        let mut command = self.host.enter_as("postgres", "/var/lib/postgresql");
+        let mut command = self.host.enter_as("postgres", HOME);
         command.args(["pgbouncer", "-q", "-d", &format!("{INSIDE}/pgbouncer.ini")]);
         assert!(command.status().expect("nsenter is part of util-linux").success(), "{}", self.log());
         let address = (self.host.address.as_str(), PORT);
@@ -80,7 +80,7 @@ impl Pooler<'_> {
     }
 
     fn console(&self, form: &str, command: &str) -> String {
-        let mut psql = self.host.enter_as("postgres", "/var/lib/postgresql");
+        let mut psql = self.host.enter_as("postgres", HOME);
         psql.args(["psql", form, "-h", "/run/pgbouncer", "-p", &PORT.to_string(), "-U", OPERATOR.0]);
         psql.args(["-d", "pgbouncer", "-c", command]).env("PGPASSWORD", OPERATOR.1);
         let output = psql.output().expect("nsenter is part of util-linux");

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
-use super::template::{self, Sample, programs};
+use super::template::{self, HOME, Sample, programs};
 use super::{Lab, Machine, tls, until};
 
 /// How a cluster's files lie.
@@ -81,8 +81,8 @@ impl Lab {
     /// A new cluster on this host, running.
     pub fn cluster(&self, host: &str, settings: &Settings) -> Cluster<'_> {
         let cluster = self.place(host, settings);
-        let (data, configuration) = (cluster.host.path(&cluster.data), cluster.host.path(&cluster.configuration));
-        template::lay(settings.sample, &data);
+        let configuration = cluster.host.path(&cluster.configuration);
+        template::lay(cluster.host, settings.sample, &cluster.data);
         if settings.layout == Layout::Debian {
             // It takes what is there for its own.
             let version = programs().1;
@@ -180,7 +180,7 @@ impl Cluster<'_> {
 
     /// Runs one of PostgreSQL's programs on its host as the servers' user.
     pub fn program(&self, name: &str, arguments: &[&str]) -> Output {
-        let mut command = self.host.enter_as("postgres", "/var/lib/postgresql");
+        let mut command = self.host.enter_as("postgres", HOME);
         command.arg(programs().0.join(name)).args(arguments).output().expect("nsenter is part of util-linux")
     }
 
@@ -199,7 +199,7 @@ impl Cluster<'_> {
 
     /// The same in a database of this name; or what went wrong.
     pub fn asked(&self, database: &str, statements: &str) -> Result<String, String> {
-        let mut command = self.host.enter_as("postgres", "/var/lib/postgresql");
+        let mut command = self.host.enter_as("postgres", HOME);
         command.args(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-", "-p", &self.port.to_string(), "-d", database]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut psql = command.spawn().expect("nsenter is part of util-linux");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use super::until;
+use super::Machine;
 
 /// The database and its owner that every cluster has, and the owner's password.
 pub const APP: (&str, &str) = ("app", "app-secret-canary");
@@ -41,12 +41,10 @@ fn bin(version: u32) -> PathBuf {
     PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))
 }
 
-/// A program as the servers' user, on this machine itself. It dies with the thread that starts it.
-fn local(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--reuid", "postgres", "--regid", "postgres", "--init-groups"]);
-    command.arg(programs().0.join(program)).current_dir("/").env_clear();
-    command.env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").stdin(Stdio::null());
+/// One of PostgreSQL's programs as the servers' user, on a host.
+fn there(host: &Machine, program: &str) -> Command {
+    let mut command = host.enter_as("postgres", HOME);
+    command.arg(programs().0.join(program));
     command
 }
 
@@ -55,13 +53,14 @@ fn succeeds(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Lays a new cluster at `to`, with an identity of its own. It is stopped, and whose it is is the caller's matter.
-pub fn lay(sample: Sample, to: &Path) {
-    let template = template(sample);
-    fs::create_dir_all(to.parent().expect("it is not the root")).expect("a folder");
-    assert!(!to.exists(), "{} is there already", to.display());
-    succeeds(Command::new("cp").args(["-a", "--reflink=auto", "--"]).arg(template).arg(to));
-    rename(to, rand::random());
+/// Lays a new cluster at `to` on a host, with an identity of its own. It is stopped.
+pub fn lay(host: &Machine, sample: Sample, to: &str) {
+    let template = template(host, sample);
+    let data = host.path(to);
+    fs::create_dir_all(data.parent().expect("it is not the root")).expect("a folder");
+    assert!(!data.exists(), "{to} is there already");
+    succeeds(Command::new("cp").args(["-a", "--reflink=auto", "--"]).arg(template).arg(&data));
+    rename(&data, rand::random());
 }
 
 /// Gives a stopped cluster another identity, as copies must not take each other for relatives. (`pg_resetwal` cannot.)
@@ -87,8 +86,8 @@ fn rename(data: &Path, identity: u64) {
     }
 }
 
-/// The template, made if nobody has made it yet.
-fn template(sample: Sample) -> PathBuf {
+/// The template, made if nobody has made it yet; on a host, as what is made there is gone when the test is killed.
+fn template(host: &Machine, sample: Sample) -> PathBuf {
     let version = Command::new(programs().0.join("postgres")).arg("--version").output().expect("it runs").stdout;
     let version = String::from_utf8_lossy(&version).split_whitespace().nth(2).expect("a version").to_owned();
     let scale = if let Sample::Full(scale) = sample { scale } else { 0 };
@@ -105,14 +104,12 @@ fn template(sample: Sample) -> PathBuf {
     let lock = File::create(lock).expect("a lock");
     lock.lock().expect("it can be waited for");
     if !folder.exists() {
-        // Not below the parts: the servers' user may not look into another's home.
-        let work = tempfile::Builder::new().prefix("ferry-lab-template-").tempdir().expect("a folder");
-        let new = work.path().join("data");
-        succeeds(Command::new("chown").arg("postgres").arg(work.path()));
-        make(sample, &new);
+        let new = format!("{HOME}/template-{scale}");
+        make(host, sample, &new);
         let beside = parts.join(format!("{name}.new"));
         let _ = fs::remove_dir_all(&beside);
-        succeeds(Command::new("cp").args(["-a", "--sparse=always", "--"]).arg(&new).arg(&beside));
+        succeeds(Command::new("cp").args(["-a", "--sparse=always", "--"]).arg(host.path(&new)).arg(&beside));
+        fs::remove_dir_all(host.path(&new)).expect("removed");
         fs::rename(beside, &folder).expect("renamed");
     }
     folder
@@ -127,8 +124,11 @@ fn parts() -> PathBuf {
     })
 }
 
+/// The servers' user's home.
+pub const HOME: &str = "/var/lib/postgresql";
+
 /// Changes with the code below.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// The first words to every cluster: a line each.
 const BASE: &str = "alter role postgres password 'postgres-secret-canary'\n\
@@ -136,36 +136,35 @@ const BASE: &str = "alter role postgres password 'postgres-secret-canary'\n\
     create database app owner app\n";
 
 /// The realistic schema.
-const SHOP: &str = "";
+const SHOP: &str = include_str!("shop.sql");
 
-fn make(sample: Sample, to: &Path) {
+fn make(host: &Machine, sample: Sample, to: &str) {
     let Sample::Full(scale) = sample else {
-        let mut initdb = local("initdb");
+        let mut initdb = there(host, "initdb");
         initdb.args(["--no-sync", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8"]);
-        initdb.args(["--auth-local=peer", "--auth-host=scram-sha-256", "-D"]);
-        succeeds(initdb.arg(to));
+        succeeds(initdb.args(["--auth-local=peer", "--auth-host=scram-sha-256", "-D", to]));
         // A server of one session, which listens nowhere.
-        let mut single = local("postgres");
-        let single = single.args(["--single", "-F", "-c", "log_min_messages=error", "-D"]).arg(to).arg("postgres");
+        let mut single = there(host, "postgres");
+        single.args(["--single", "-F", "-c", "log_min_messages=error", "-D", to, "postgres"]);
         let mut single = single.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
         single.stdin.take().expect("a pipe").write_all(BASE.as_bytes()).expect("it reads");
         assert!(single.wait().expect("it ends").success());
         // One segment instead of several, and a small one to copy: it has holes.
-        succeeds(local("pg_resetwal").arg("-f").arg(to));
-        return;
+        return succeeds(there(host, "pg_resetwal").args(["-f", to]));
     };
-    lay(Sample::Empty, to);
-    let (folder, process) = (to.display().to_string(), to.join("postmaster.pid"));
-    let mut server = local("postgres");
-    server.args(["-F", "-D", &folder, "-k", &folder, "-c", "listen_addresses="]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut server = server.spawn().expect("it starts");
-    until("the server is ready", || fs::read_to_string(&process).ok()?.lines().nth(7)?.starts_with("ready").then_some(()));
-    let bench = format!("-i -q -I dtGvp -s {scale} -h {folder} -U postgres app");
-    succeeds(local("pgbench").args(bench.split(' ')).env("PGOPTIONS", "-c role=app"));
-    let mut shop = local("psql");
-    shop.env("PGOPTIONS", "-c role=app");
-    shop.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-v", &format!("scale={scale}"), "-h", &folder, "-d", "app", "-c", SHOP]);
-    succeeds(&mut shop);
-    succeeds(Command::new("kill").args(["-INT", &server.id().to_string()]));
-    assert!(server.wait().expect("it ends").success());
+    lay(host, Sample::Empty, to);
+    let settings = format!("-F -k {to} -c listen_addresses= -c wal_level=minimal -c max_wal_senders=0");
+    succeeds(there(host, "pg_ctl").args(["-D", to, "-l", &format!("{to}/log"), "-s", "-w", "-o", &settings, "start"]));
+    let bench = format!("-i -q -I dtGvp -s {scale} -h {to} -U postgres app");
+    succeeds(there(host, "pgbench").args(bench.split(' ')).env("PGOPTIONS", "-c role=app"));
+    let file = host.path(to).join("shop.sql");
+    fs::write(&file, SHOP).expect("written");
+    let mut shop = there(host, "psql");
+    shop.args(["-Xq", "-v", &format!("scale={scale}"), "-h", to, "-d", "app", "-f", &format!("{to}/shop.sql")]);
+    succeeds(shop.env("PGOPTIONS", "-c role=app"));
+    succeeds(there(host, "pg_ctl").args(["-D", to, "-s", "-w", "-m", "fast", "stop"]));
+    for left in ["shop.sql", "log"] {
+        fs::remove_file(host.path(to).join(left)).expect("removed");
+    }
+    succeeds(there(host, "pg_resetwal").args(["-f", to]));
 }
