@@ -1,10 +1,13 @@
 //! Connections to a server: over its host's own socket as its owner, or by TCP from the host, with TLS.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -120,8 +123,33 @@ pub struct Login {
     pub title: String,
 }
 
+/// A stream to a server under one name, whatever it is.
+struct Stream(Box<dyn Duplex>);
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(context)
+    }
+}
+
 /// Logs in over a stream that leads to a server.
 pub async fn open(stream: Box<dyn Duplex>, login: &Login) -> Result<Database, StepError> {
+    // A name of its own: the compiler cannot tell of a boxed trait that what waits for it may go from thread to thread.
+    let stream = Stream(stream);
     let mut config = Config::new();
     config.user(&login.user).dbname(&login.database).application_name(&login.application);
     if let Some(password) = &login.password {
@@ -138,9 +166,8 @@ pub async fn open(stream: Box<dyn Duplex>, login: &Login) -> Result<Database, St
         return Ok(Database::new(client, connection, &login.title));
     }
     let mut tls = MakeRustlsConnect::new(tls::client(login.trust, login.ca.as_deref())?);
-    let tls =
-        <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Box<dyn Duplex>>>::make_tls_connect(&mut tls, &login.name)
-            .map_err(|error| StepError::permanent(format!("`{}` is no name of a server", login.name)).cause(error))?;
+    let tls = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Stream>>::make_tls_connect(&mut tls, &login.name)
+        .map_err(|error| StepError::permanent(format!("`{}` is no name of a server", login.name)).cause(error))?;
     let (client, connection) = config.connect_raw(stream, tls).await.map_err(refused)?;
     Ok(Database::new(client, connection, &login.title))
 }

@@ -15,9 +15,9 @@ const BUFFER: usize = 256 * 1024;
 
 /// Says one byte when the socket is open, so that a failure to open it is not taken for an answer of the server.
 const PERL: &str = r#"
-use Socket; use strict;
-socket(my $s, PF_UNIX, SOCK_STREAM, 0) and connect($s, pack_sockaddr_un($ARGV[0])) or do { print STDERR "$!\n"; exit 9 };
-syswrite(STDOUT, "+"); my ($in, $b) = (1);
+use Socket; use strict; my ($s, $in, $b) = (undef, 1);
+socket($s, PF_UNIX, SOCK_STREAM, 0) and connect($s, pack_sockaddr_un($ARGV[0])) or do { print STDERR "$!\n"; exit 9 };
+syswrite(STDOUT, "+");
 while (1) {
   my $r = ''; vec($r, 0, 1) = 1 if $in; vec($r, fileno($s), 1) = 1; select($r, undef, undef, undef) > 0 or next;
   if ($in && vec($r, 0, 1)) { my $n = sysread(STDIN, $b, 65536); if ($n) { put($s) } else { $in = 0; shutdown($s, 1) } }

@@ -47,6 +47,9 @@ pub struct Server {
     /// The data directory. A running server says it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// The main configuration file, where it is not in the data directory. A running server says it itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// The folder of PostgreSQL's programs. Found out, unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bin: Option<String>,
@@ -75,6 +78,7 @@ struct Written {
     #[serde(rename = "become")]
     run_as: Option<String>,
     data: Option<String>,
+    config: Option<String>,
     bin: Option<String>,
     service: Option<String>,
     tls: Option<Trust>,
@@ -95,6 +99,7 @@ impl Server {
             address: None,
             run_as: "postgres".to_owned(),
             data: None,
+            config: None,
             bin: None,
             service: None,
             tls: Trust::default(),
@@ -114,6 +119,11 @@ impl Server {
         }
     }
 
+    /// Machine and port of `address`, if there is one.
+    pub fn network(&self) -> Option<(String, u16)> {
+        self.address.as_ref().map(|address| parts(address, self.port))
+    }
+
     /// For messages: the host, and the port where it is not the usual.
     pub fn title(&self) -> String {
         if self.port == 5432 { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
@@ -121,7 +131,7 @@ impl Server {
 }
 
 /// Machine and port of a `host[:port]`; IPv6 addresses stand in brackets when a port follows.
-pub(super) fn parts(address: &str, port: u16) -> (String, u16) {
+fn parts(address: &str, port: u16) -> (String, u16) {
     if let Some((machine, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (machine.to_owned(), rest.strip_prefix(':').and_then(|port| port.parse().ok()).unwrap_or(port));
     }
@@ -149,6 +159,7 @@ impl<'de> Deserialize<'de> for Server {
             address: written.address,
             run_as: written.run_as.unwrap_or(usual.run_as),
             data: written.data,
+            config: written.config,
             bin: written.bin,
             service: written.service,
             tls: written.tls.unwrap_or_default(),

@@ -10,6 +10,7 @@ mod context;
 mod file;
 mod http;
 mod object;
+mod postgres;
 mod probe;
 mod registry;
 mod scalar;
@@ -104,6 +105,8 @@ pub fn builtin() -> Registry {
         .with::<object::ObjectDelete>()
         .with::<object::ObjectList>()
         .with::<object::ObjectSync>()
+        .with::<postgres::CatchUp>()
+        .with::<postgres::Replica>()
         .with::<http::ProbeHttp>()
         .with::<probe::ProbeTcp>()
         .with::<validate::ValidateCommand>()

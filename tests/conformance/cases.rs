@@ -36,6 +36,21 @@ fn objects(world: &World) {
     world.write("new/kept.txt", "someone else's");
 }
 
+/// A server that is not there, as `postgres.replica` tells of one.
+fn server(port: u16) -> Value {
+    json!({
+        "host": "local", "port": port, "socket": "/nowhere", "become": "root", "user": "postgres", "database": "postgres",
+        "connect": "socket", "tls": "prefer", "password": mark("canary"),
+    })
+}
+
+fn replica() -> Value {
+    json!({
+        "from": server(5432), "to": server(5433), "slot": "ferry_1", "user": "ferry_1", "address": "127.0.0.1:5432",
+        "system_identifier": "1", "version": 150_000, "lag": "0B", "lag_time": "0s", "bytes": "1MiB",
+    })
+}
+
 /// The cases; over SSH those of the types that act on hosts.
 pub fn cases() -> Vec<Case> {
     let acts_on_hosts = |case: &Case| matches!(case.uses, "command" | "file.write" | "validate.command");
@@ -369,6 +384,15 @@ fn all() -> Vec<Case> {
             nothing,
             End::Never,
         ),
+        // What these do where there are servers is tested in the lab, on hosts of their own.
+        case(
+            "replica of no server",
+            "postgres.replica",
+            |_| json!({ "from": server(5432), "to": server(5433) }),
+            nothing,
+            End::Failed,
+        ),
+        case("catch up with no server", "postgres.catch_up", |_| json!({ "replica": replica() }), nothing, End::Failed),
         case("wait for a time", "wait", |_| json!({ "for": "20ms" }), nothing, End::Well),
         case("wait until an instant", "wait", |_| json!({ "until": "2020-01-01T00:00:00Z" }), nothing, End::Well),
         case(

@@ -128,6 +128,10 @@ fn every_example_is_right() {
         let example: Value = serde_yaml::from_str(&info.example).unwrap_or_else(|error| panic!("{}: {error}", info.name));
         assert_eq!(example["uses"], json!(info.name));
         assert!(example["id"].is_string());
+        // What stands for the outputs of another step is checked where the other step is there too.
+        if info.example.contains("\"{{ steps.") {
+            continue;
+        }
         if let Err(error) = builtin().make(&info.name, &example["with"]) {
             panic!("{}: {}", info.name, error.message);
         }

@@ -87,7 +87,9 @@ const AROUND: &str = "
 inputs: { database: {} }
 secrets: { db: { env: DB }, status: { env: STATUS } }
 stores: { old: { scheme: memory }, new: { scheme: memory } }
+hosts: { source: { ssh: old }, target: { ssh: new }, gate: { ssh: gate } }
 steps:
+  - { id: replica, uses: postgres.replica, with: { from: source, to: target } }
   - { id: copy, uses: object.sync, with: { from: 'old:', to: 'new:' } }
   - { id: count, uses: command, with: { run: wc -l, outputs: json } }
 ";

@@ -1,0 +1,7 @@
+//! Step types that move PostgreSQL clusters: copies that follow, and the cutover to them.
+
+mod catch_up;
+mod replica;
+
+pub use catch_up::CatchUp;
+pub use replica::Replica;
