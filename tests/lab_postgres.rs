@@ -4,6 +4,7 @@ mod lab;
 
 use std::time::Duration;
 
+use lab::ledger::Habit;
 use lab::postgres::{Cluster, Layout, Settings};
 use lab::template::APP;
 use lab::{Lab, Machine, tls, until};
@@ -159,6 +160,42 @@ fn the_shop_has_what_makes_databases_hard_to_move() {
     }
     let words = alpha.sql("update shop.film set title = 'Fog', story = 'A dog' where id = 1 returning words");
     assert_eq!(words, "'dog':3 'fog':1", "triggers are at work");
+}
+
+#[test]
+fn a_ledger_sees_a_pause_a_write_that_is_lost_and_two_servers_at_once() {
+    let lab = Lab::new(&["alpha", "beta", "gate"]);
+    let (alpha, beta) = (lab.cluster("alpha", &Settings::default()), lab.cluster("beta", &Settings::default()));
+    beta.sql("create table ledger (client text, number bigint, at timestamptz default now()); grant all on ledger to app");
+    let pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    let clients = [
+        ("kept", pooler.url(), Habit::Keeps),
+        ("fresh", pooler.url(), Habit::Anew),
+        ("alpha", alpha.url(), Habit::Anew),
+        ("beta", beta.url(), Habit::Anew),
+    ];
+    let ledger = alpha.ledger(&clients);
+    ledger.under_way();
+    pooler.admin("pause app");
+    std::thread::sleep(Duration::from_millis(200));
+    pooler.admin("resume app");
+    ledger.under_way();
+    let seen = ledger.stop();
+    for client in ["kept", "fresh"] {
+        assert!(seen.client(client).errors.is_empty(), "a pause is no error: {:?}", seen.client(client).errors);
+        assert!(seen.client(client).gap() >= Duration::from_millis(200));
+    }
+    let fails = |what: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).is_err();
+    assert!(fails(&|| seen.never_both("alpha", "beta")), "both accept writes");
+    let whole = || seen.is_whole_on(&alpha);
+    assert!(fails(&|| assert!(whole() > 0)), "what was written to the other is not there");
+    let copied: Vec<_> = seen.client("beta").acknowledged.iter().map(|(number, ..)| format!("('beta', {number})")).collect();
+    alpha.sql(&format!("insert into ledger values {}", copied.join(", ")));
+    assert!(whole() > 200);
+    alpha.sql("insert into ledger select client, number from ledger limit 1");
+    assert!(fails(&|| assert!(whole() > 0)), "one is there twice");
+    alpha.sql("delete from ledger where client = 'kept' and number = 7");
+    assert!(fails(&|| assert!(whole() > 0)), "one is lost");
 }
 
 /// Not a test by itself: the process that `a_killed_test_leaves_no_server_and_no_client` kills.
