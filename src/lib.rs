@@ -3,7 +3,7 @@
 //! A person writes a pipeline in YAML; [`pipeline`] reads it and finds everything that is wrong with it; [`engine`]
 //! decides what happens next and never does anything; [`executor`] does and never decides; [`journal`] makes every
 //! event durable before its consequence is visible; [`steps`] are the step types, which act on [`hosts`],
-//! [`stores`] and [`postgres`] servers; [`report`] shows; [`cli`] is the command line.
+//! [`stores`], [`archive`]s and [`postgres`] servers; [`report`] shows; [`cli`] is the command line.
 
 pub mod catalogue;
 pub mod clock;
@@ -11,6 +11,7 @@ pub mod error;
 pub mod secret;
 pub mod units;
 
+pub mod archive;
 pub mod cli;
 pub mod engine;
 pub mod executor;

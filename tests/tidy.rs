@@ -14,17 +14,19 @@ const MAY_USE: &[(&[&str], &str, &[&str])] = &[
         "`engine` (its event types), `error`, `secret`, `clock`, `units`",
         &["engine", "error", "secret", "clock", "units"],
     ),
+    (&["archive"], "`stores`, `error`, `secret`", &["stores", "error", "secret"]),
     (&["postgres"], "`hosts`, `error`, `secret`, `clock`, `units`", &["hosts", "error", "secret", "clock", "units"]),
     (
         &["steps"],
         "the rows above but `journal`, and `catalogue`",
-        &["postgres", "hosts", "stores", "engine", "error", "secret", "clock", "units", "catalogue"],
+        &["archive", "postgres", "hosts", "stores", "engine", "error", "secret", "clock", "units", "catalogue"],
     ),
     (
         &["executor"],
         "everything above",
         &[
             "steps",
+            "archive",
             "postgres",
             "journal",
             "hosts",

@@ -19,10 +19,12 @@ pub enum Exit {
     WaitingForPerson,
     /// Interrupted; the run can be resumed.
     Interrupted,
+    /// Of `ferry wal fetch` alone: nobody knows whether the archive has the file, and recovery must not go on.
+    StopsRecovery,
 }
 
 impl Exit {
-    /// Every exit status, for the manual.
+    /// Every exit status, for the manual; but for the one that one command has for itself.
     pub const ALL: [Self; 7] = [
         Self::Succeeded,
         Self::Failed,
@@ -43,6 +45,7 @@ impl Exit {
             Self::RollbackFailed => 4,
             Self::WaitingForPerson => 5,
             Self::Interrupted => 130,
+            Self::StopsRecovery => 255,
         }
     }
 
@@ -56,6 +59,7 @@ impl Exit {
             Self::RollbackFailed => "the run failed and the rollback failed too",
             Self::WaitingForPerson => "waiting for a person: an approval, or a paused step",
             Self::Interrupted => "interrupted or cancelled; the run can be resumed",
+            Self::StopsRecovery => "`ferry wal fetch` does not know whether there is more: recovery must stop",
         }
     }
 }

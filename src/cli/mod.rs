@@ -33,6 +33,7 @@ mod schema;
 mod show;
 mod steps;
 mod sync;
+mod wal;
 mod why;
 
 use std::ffi::OsString;
@@ -115,6 +116,7 @@ enum Command {
     Schema(schema::Schema),
     Sync(sync::Sync),
     Ls(ls::Ls),
+    Wal(wal::Wal),
     Init(init::Init),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -173,6 +175,7 @@ impl Context {
             Command::Steps(args) => args.run(self),
             Command::Sync(args) => args.run(self),
             Command::Ls(args) => args.run(self),
+            Command::Wal(args) => args.run(self),
             Command::Init(args) => args.run(self),
             Command::Doctor(args) => args.run(self),
             Command::Completions(args) => args.run(self),
@@ -219,7 +222,7 @@ fn wrong_command_line(error: &clap::Error, args: &[OsString]) -> Exit {
         return Fault::wrong(message).help(help).report(Output { json: true });
     }
     let _ = error.print();
-    Exit::Wrong
+    if wal::is_fetch(args) { Exit::StopsRecovery } else { Exit::Wrong }
 }
 
 /// Who is at the keyboard: `user@host`.
