@@ -11,11 +11,13 @@ use std::sync::{Arc, Mutex};
 #[path = "cli/bench.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod bench;
+mod parts;
 
 use bench::{Bench, Ran};
+use parts::cluster::Cluster;
 
 /// A step of each type, as it stands in a pipeline, and whether a run of it changes something outside of `.ferry`. `URL`
-/// is a server that notes every request, `PORT` is where it listens.
+/// is a server that notes every request, `PORT` is where it listens, `DATABASE` where a PostgreSQL server does.
 const CASES: &[(&str, &str, bool)] = &[
     ("approval", "with: { message: 'Go on?', approvers: [ada] }", false),
     ("assert", "with: { that: true, message: 'never' }", false),
@@ -40,6 +42,11 @@ const CASES: &[(&str, &str, bool)] = &[
     ("object.sync", "with: { from: 'old:up/', to: 'fresh:up/', verify: true }", true),
     ("object.sync", "with: { from: 'old:up/', to: 'new:up/', mode: mirror, max_delete: 100 }", true),
     ("probe.http", "with: { url: 'URL/up', for: 50ms, every: 10ms, after: 1 }", false),
+    (
+        "probe.postgres",
+        "with: { route: '127.0.0.1:DATABASE', user: postgres, password: postgres-secret-canary, database: app, for: 50ms }",
+        false,
+    ),
     ("probe.tcp", "with: { address: 'PORT', for: 50ms, clients: [fresh], after: 1 }", false),
     ("validate.command", "with: { run: 'cat there.txt', codes: [0, 1] }", false),
     ("validate.http", "with: { url: 'URL/up' }", false),
@@ -159,7 +166,14 @@ fn every_step_type_has_a_case() {
 
 #[test]
 fn check_and_plan_change_nothing_for_any_step_type() {
+    let mut cluster = None;
     for (uses, rest, changes) in CASES {
+        let rest = &if rest.contains("DATABASE") {
+            let cluster = cluster.get_or_insert_with(|| Cluster::new(""));
+            rest.replace("DATABASE", &cluster.port.to_string())
+        } else {
+            (*rest).to_owned()
+        };
         let (port, asked) = serve();
         let bench = world(&port, uses, rest);
         let before = look(&bench.path(""));

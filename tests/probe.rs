@@ -1,6 +1,8 @@
 //! Probes: what clients see of a server that pauses, goes away and comes back.
 
 mod parts;
+#[path = "probe/postgres.rs"]
+mod postgres;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -99,19 +101,28 @@ fn span(value: &Value) -> Duration {
 
 /// Probes while `meanwhile` happens; then the duty is done.
 async fn probe(scene: &Scene, with: Value, meanwhile: impl Future<Output = ()>) -> Result<Value, StepError> {
-    let step = Scene::step("probe.tcp", &with);
+    probe_by("probe.tcp", scene, with, meanwhile).await
+}
+
+/// The same by a probe of this type.
+async fn probe_by(uses: &str, scene: &Scene, with: Value, meanwhile: impl Future<Output = ()>) -> Result<Value, StepError> {
+    let step = Scene::step(uses, &with);
     let over = CancellationToken::new();
     let ctx = ferry::steps::StepContext { over: over.clone(), ..scene.context() };
     let before = step.inspect(&ctx).await?;
     let ready = scene.heard.readies.load(Ordering::SeqCst);
-    let (ended, ()) = tokio::join!(step.run(&ctx, &before), async {
+    let mut running = step.run(&ctx, &before);
+    let meanwhile = async {
         while scene.heard.readies.load(Ordering::SeqCst) == ready {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         meanwhile.await;
         over.cancel();
-    });
-    ended
+    };
+    tokio::select! {
+        ended = &mut running => ended,
+        () = meanwhile => running.await,
+    }
 }
 
 #[tokio::test]

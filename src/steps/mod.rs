@@ -108,6 +108,7 @@ pub fn builtin() -> Registry {
         .with::<postgres::CatchUp>()
         .with::<postgres::Replica>()
         .with::<http::ProbeHttp>()
+        .with::<probe::ProbePostgres>()
         .with::<probe::ProbeTcp>()
         .with::<validate::ValidateCommand>()
         .with::<http::ValidateHttp>()

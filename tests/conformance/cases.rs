@@ -27,7 +27,7 @@ pub enum End {
     Never,
 }
 
-fn nothing(_: &World) {}
+pub fn nothing(_: &World) {}
 
 fn objects(world: &World) {
     for name in ["a.txt", "b/c.txt", "b/d e ü.txt", "z.bin"] {
@@ -55,6 +55,7 @@ fn replica() -> Value {
 pub fn cases() -> Vec<Case> {
     let acts_on_hosts = |case: &Case| matches!(case.uses, "command" | "file.write" | "validate.command");
     let mut cases = all();
+    cases.extend(crate::watched::cases());
     cases.retain(|case| crate::over_ssh::host().is_none() || acts_on_hosts(case));
     cases
 }
@@ -312,75 +313,6 @@ fn all() -> Vec<Case> {
             "port that says nothing",
             "validate.tcp",
             |world| json!({ "address": world.url.trim_start_matches("http://"), "greets": "SSH-2.0", "within": "1h" }),
-            nothing,
-            End::Never,
-        ),
-        case(
-            "probe of a port",
-            "probe.tcp",
-            |world| json!({ "address": world.url.trim_start_matches("http://"), "for": "20ms", "every": "5ms", "fresh_every": "10ms", "after": 1 }),
-            nothing,
-            End::Well,
-        ),
-        case(
-            "probe of a port that answers",
-            "probe.tcp",
-            |world| {
-                json!({
-                    "address": world.url.trim_start_matches("http://"), "for": "10ms", "every": "5ms", "fresh_every": "5ms",
-                    "send": format!("GET /things/up HTTP/1.1\r\nhost: me\r\nauthorization: {}\r\n\r\n", mark("canary")),
-                    "receives": "200 OK", "after": 1,
-                })
-            },
-            |world| world.put("/things/up", "yes"),
-            End::Well,
-        ),
-        case(
-            "probe of a closed port",
-            "probe.tcp",
-            |_| json!({ "address": "127.0.0.1:9", "ready_within": "30ms" }),
-            nothing,
-            End::Failed,
-        ),
-        case(
-            "probe that sees too much",
-            "probe.tcp",
-            |world| json!({ "address": world.url.trim_start_matches("http://"), "for": "20ms", "after": 1, "max_gap": "1us" }),
-            nothing,
-            End::Failed,
-        ),
-        case("probe of no port", "probe.tcp", |_| json!({ "address": "localhost" }), nothing, End::Failed),
-        case(
-            "probe without end",
-            "probe.tcp",
-            |world| json!({ "address": world.url.trim_start_matches("http://") }),
-            nothing,
-            End::Never,
-        ),
-        case(
-            "probe of a URL",
-            "probe.http",
-            |world| {
-                json!({
-                    "url": format!("{}/echo?key={}", world.url, mark("canary")), "headers": { "Authorization": mark("canary") },
-                    "expect": { "json": { "state": "open" } }, "contains": "\"open\"", "for": "20ms", "every": "5ms",
-                    "fresh_every": "10ms", "after": 1, "max_errors": 0,
-                })
-            },
-            nothing,
-            End::Well,
-        ),
-        case(
-            "probe of a URL that says no",
-            "probe.http",
-            |world| json!({ "url": format!("{}/refuse?key={}", world.url, mark("canary")), "headers": { "Authorization": mark("canary") } }),
-            nothing,
-            End::Failed,
-        ),
-        case(
-            "probe of a URL that never answers",
-            "probe.http",
-            |world| json!({ "url": format!("{}/hang", world.url) }),
             nothing,
             End::Never,
         ),

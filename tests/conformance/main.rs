@@ -4,6 +4,7 @@ mod cases;
 mod over_ssh;
 #[path = "../parts/mod.rs"]
 mod parts;
+mod watched;
 mod world;
 
 use std::collections::BTreeSet;

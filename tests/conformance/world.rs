@@ -7,8 +7,9 @@ use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::parts::cluster::Cluster;
 use ferry::clock::SystemClock;
 use ferry::error::StepError;
 use ferry::hosts::{self, Endpoint, FileState, Finished, Forward, Host, Hosts, Invocation, OnLine, Owned, Streams};
@@ -210,6 +211,7 @@ pub struct World {
     pub border: Arc<Border>,
     pub vault: Vault,
     pub notes: Arc<Notes>,
+    cluster: OnceLock<Cluster>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -224,7 +226,13 @@ impl Drop for World {
 pub struct Snapshot {
     files: BTreeMap<String, (u32, String)>,
     things: BTreeMap<String, String>,
+    tables: String,
 }
+
+/// Every table that is not PostgreSQL's own, with its rows, and every schema.
+const TABLES: &str = "select nspname from pg_namespace where nspname !~ '^pg_' order by 1; select table_schema, table_name, \
+    query_to_xml(format('select * from %I.%I', table_schema, table_name), true, true, '') from information_schema.tables \
+    where table_schema !~ '^(pg_|information_schema)' order by 1, 2";
 
 impl World {
     pub async fn new() -> Self {
@@ -238,7 +246,7 @@ impl World {
         let notes = Arc::new(Notes { border: border.clone(), checkpoint: Mutex::default(), said: Mutex::default() });
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("world")).expect("created");
-        Self { folder, site, url, border, vault, notes, server }
+        Self { folder, site, url, border, vault, notes, cluster: OnceLock::new(), server }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -264,10 +272,20 @@ impl World {
         self.site.lock().expect("not poisoned").changes
     }
 
+    /// A PostgreSQL server, started when it is first asked for. The password of `postgres` is the secret.
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster.get_or_init(|| {
+            let cluster = Cluster::new("");
+            cluster.sql(&format!("alter role postgres password '{CANARY}'"));
+            cluster
+        })
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let mut files = BTreeMap::new();
         collect(&self.path(""), &self.path(""), &mut files);
-        Snapshot { files, things: self.site.lock().expect("not poisoned").things.clone() }
+        let tables = self.cluster.get().map(|cluster| cluster.sql(TABLES)).unwrap_or_default();
+        Snapshot { files, things: self.site.lock().expect("not poisoned").things.clone(), tables }
     }
 
     pub fn context(&self, number: u32, interrupted: bool) -> StepContext {

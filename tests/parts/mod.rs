@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 #![allow(clippy::print_stderr, reason = "a skip has to be loud")]
 
+pub mod cluster;
 pub mod fault;
 pub mod scene;
 
@@ -56,6 +57,23 @@ impl Server {
     /// Its process.
     pub fn process(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Starts a program that listens on this port and waits until it accepts. That it dies with this process is its own
+    /// command's matter.
+    pub fn on(port: u16, mut command: Command) -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let log = std::fs::File::create(data.path().join(LOG)).expect("a log");
+        let error = log.try_clone().expect("the same log");
+        let mut child = command.stdin(Stdio::null()).stdout(log).stderr(error).spawn().expect("the program is there");
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let said = || std::fs::read_to_string(data.path().join(LOG)).unwrap_or_default();
+            assert!(child.try_wait().is_ok_and(|ended| ended.is_none()), "it ended: {}", said());
+            assert!(start.elapsed() < Duration::from_secs(30), "it does not listen: {}", said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { child, port, data }
     }
 
     /// Starts `program` so that it dies with this process, and waits until its port accepts. The port may be taken by

@@ -5,6 +5,9 @@
 //! was watching counted as one.
 
 mod client;
+mod ledger;
+mod postgres;
+mod ranges;
 mod record;
 mod tcp;
 mod terms;
@@ -12,6 +15,7 @@ mod times;
 mod watch;
 
 pub(super) use client::{Client, Kind};
+pub use postgres::ProbePostgres;
 pub use record::Seen;
 pub use tcp::ProbeTcp;
 pub(super) use terms::{Terms, half_minute, ten_seconds, twenty, ways};
