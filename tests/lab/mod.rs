@@ -34,7 +34,8 @@ const NET: &str = "10.77.0";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Folders of a host that are no bind mounts of its folder.
-const APART: [&str; 4] = ["/var/lib/postgresql", "/etc/postgresql", "/var/log/postgresql", "/run"];
+const APART: [&str; 6] =
+    ["/var/lib/postgresql", "/etc/postgresql", "/var/log/postgresql", "/etc/pgbouncer", "/etc/haproxy", "/run"];
 
 /// Runs inside a host, as its first process. `$1` is the host's folder, `$2` its name, `$3` its address. It is bash,
 /// which reaps orphans while it reads.
@@ -54,7 +55,7 @@ mount -t tmpfs tmpfs /run; mkdir -p /run/sshd /run/lock
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /var/lib/postgresql
 if id postgres >/dev/null 2>&1; then
-  for d in /var/lib/postgresql /etc/postgresql /var/log/postgresql; do
+  for d in /var/lib/postgresql /etc/postgresql /var/log/postgresql /etc/pgbouncer /etc/haproxy; do
     if [ -d "$d" ]; then mount -t tmpfs -o mode=755,uid=postgres,gid=postgres tmpfs "$d"; fi
   done
   if [ "$5" = disk ]; then mount --bind "$H/postgresql" /var/lib/postgresql; chown postgres:postgres /var/lib/postgresql; fi
@@ -233,7 +234,7 @@ impl Machine {
     }
 
     /// Where a file of the host lies for the one who tests: below `/srv`, `/home`, `/root`, `/tmp`, `/run` or one of
-    /// PostgreSQL's folders there.
+    /// the folders of PostgreSQL, PgBouncer and HAProxy there.
     pub fn path(&self, inside: &str) -> PathBuf {
         if APART.iter().any(|folder| inside.starts_with(folder)) {
             return PathBuf::from(format!("/proc/{}/root{inside}", self.pid));

@@ -3,8 +3,11 @@
 use super::template::{APP, HOME, POSTGRES};
 use super::{Lab, Machine, tls, until};
 
-/// Its folder: `pgbouncer.ini`, `userlist.txt`, its log.
-pub const INSIDE: &str = "/srv/pgbouncer";
+/// Its folder, as Debian has it: `pgbouncer.ini` and `userlist.txt`.
+pub const INSIDE: &str = "/etc/pgbouncer";
+const LOG: &str = "/var/log/postgresql/pgbouncer.log";
+const PID: &str = "/run/postgresql/pgbouncer.pid";
+const SOCKET: &str = "/run/postgresql";
 /// Where clients come.
 pub const PORT: u16 = 6432;
 /// Who may use the admin console, and the password.
@@ -29,7 +32,8 @@ impl Lab {
         std::fs::write(folder.join("userlist.txt"), users).expect("written");
         pooler.points_at(server, port);
         pooler.host.owns(INSIDE);
-        pooler.host.says("install -d -o postgres -g postgres /run/pgbouncer");
+        // The same folder by another name, as some systems have it.
+        pooler.host.says("ln -sfn postgresql /run/pgbouncer");
         pooler.start();
         pooler
     }
@@ -47,14 +51,14 @@ impl Pooler<'_> {
 
     /// Kills it.
     pub fn kill(&self) {
-        self.host.says("p=$(cat /run/pgbouncer/pid); kill -KILL $p; while kill -0 $p 2>/dev/null; do sleep 0.01; done");
+        self.host.says(&format!("p=$(cat {PID}); kill -KILL $p; while kill -0 $p 2>/dev/null; do sleep 0.01; done"));
     }
 
     /// Its settings from now on; it does not know yet.
     pub fn points_at(&self, server: &str, port: u16) {
         let ini = format!(
             "[databases]\napp = host={server} port={port} dbname=app\n\n[pgbouncer]\nlisten_addr = *\nlisten_port = {PORT}\n\
-             unix_socket_dir = /run/pgbouncer\npidfile = /run/pgbouncer/pid\nlogfile = {INSIDE}/log\nauth_type = scram-sha-256\n\
+             unix_socket_dir = {SOCKET}\npidfile = {PID}\nlogfile = {LOG}\nauth_type = scram-sha-256\n\
              auth_file = {INSIDE}/userlist.txt\nadmin_users = {}\npool_mode = transaction\nmax_client_conn = 200\n\
              default_pool_size = 10\nserver_login_retry = 1\nquery_wait_timeout = 120\nignore_startup_parameters = extra_float_digits\n\
              client_tls_sslmode = allow\nclient_tls_key_file = {1}/server.key\nclient_tls_cert_file = {1}/server.crt\n\
@@ -81,7 +85,7 @@ impl Pooler<'_> {
 
     fn console(&self, form: &str, command: &str) -> String {
         let mut psql = self.host.enter_as("postgres", HOME);
-        psql.args(["psql", form, "-h", "/run/pgbouncer", "-p", &PORT.to_string(), "-U", OPERATOR.0]);
+        psql.args(["psql", form, "-h", SOCKET, "-p", &PORT.to_string(), "-U", OPERATOR.0]);
         psql.args(["-d", "pgbouncer", "-c", command]).env("PGPASSWORD", OPERATOR.1);
         let output = psql.output().expect("nsenter is part of util-linux");
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
@@ -95,6 +99,6 @@ impl Pooler<'_> {
 
     /// What it has said.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.host.path(INSIDE).join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.host.path(LOG)).unwrap_or_default()
     }
 }

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use super::template::APP;
 use super::{Lab, Machine, until};
 
-/// Its settings.
-pub const INSIDE: &str = "/srv/haproxy/haproxy.cfg";
+/// Its settings, as Debian has them.
+pub const INSIDE: &str = "/etc/haproxy/haproxy.cfg";
 /// Where clients come.
 pub const PORT: u16 = 5000;
 /// Where its runtime commands are taken, also by network.
@@ -35,9 +35,8 @@ impl Lab {
              backend postgres\n  server old {old} weight 100\n  server new {new} {unused}\n"
         );
         let file = proxy.host.path(INSIDE);
-        std::fs::create_dir_all(file.parent().expect("it has one")).expect("a new folder");
         std::fs::write(file, settings).expect("written");
-        proxy.host.says(&format!("mkdir -p /run/haproxy && haproxy -D -f {INSIDE} </dev/null >/srv/haproxy/log 2>&1"));
+        proxy.host.says(&format!("mkdir -p /run/haproxy && haproxy -D -f {INSIDE} </dev/null >/run/haproxy/log 2>&1"));
         until("the proxy listens", || TcpStream::connect((proxy.host.address.as_str(), PORT)).ok());
         proxy
     }
