@@ -12,15 +12,6 @@ use lab::postgres::{Cluster, Settings};
 const REPLICA: &str = "steps:\n  - id: replica\n    uses: postgres.replica\n    with: { from: alpha, to: beta, settings: { work_mem: 5MB } }\n\
     \x20 - id: close\n    uses: postgres.catch_up\n    with: { replica: \"{{ steps.replica.outputs }}\", max_lag: 64KiB, for: 200ms }\n";
 
-/// A pipeline over the lab's hosts.
-fn pipeline(lab: &Lab, hosts: &[&str], steps: &str) -> String {
-    let config = lab.folder().join("config");
-    let config = config.display();
-    let hosts: Vec<String> =
-        hosts.iter().map(|host| format!("  {host}: {{ ssh: {host}, user: root, config: \"{config}\" }}\n")).collect();
-    format!("hosts:\n{}{steps}", hosts.concat())
-}
-
 /// What a source is like, apart from its data.
 fn outside(source: &Cluster<'_>) -> String {
     source.sql("select rolname from pg_roles order by 1; select slot_name from pg_replication_slots; select name, setting from pg_file_settings")
@@ -34,7 +25,7 @@ fn a_standby_follows_and_is_taken_back_without_a_trace() {
     let beta = lab.place("beta", &Settings::default());
     alpha.sql("create table t as select n, repeat('x', 100) from generate_series(1, 20000) n");
     let before = outside(&alpha);
-    bench.write("replica.yaml", &pipeline(&lab, &["alpha", "beta"], REPLICA));
+    bench.write("replica.yaml", &(lab.yaml(&["alpha", "beta"]) + REPLICA));
     let plan = bench.run(&["plan", "replica.yaml"]).exits(0);
     assert!(plan.stdout.contains("copies the cluster of `alpha`"), "{plan:?}");
     assert_eq!(outside(&alpha), before, "a plan changes nothing");

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -65,6 +65,11 @@ impl Reach {
             }),
             () = self.cancel.cancelled() => Err(StepError::transient("stopped on request")),
         }
+    }
+
+    /// Both directions of a connection to a socket of a host, as this user of it.
+    pub async fn socket(&self, host: &str, path: &str, run_as: &str) -> Result<DuplexStream, StepError> {
+        relay::connect(self.hosts.get(host)?, path.to_owned(), run_as.to_owned(), &self.cancel).await
     }
 
     async fn stream(&self, server: &Server) -> Result<Box<dyn Duplex>, StepError> {

@@ -106,6 +106,7 @@ pub fn builtin() -> Registry {
         .with::<object::ObjectList>()
         .with::<object::ObjectSync>()
         .with::<postgres::CatchUp>()
+        .with::<postgres::Cutover>()
         .with::<postgres::Replica>()
         .with::<http::ProbeHttp>()
         .with::<probe::ProbePostgres>()

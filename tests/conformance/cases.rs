@@ -324,6 +324,7 @@ fn all() -> Vec<Case> {
             nothing,
             End::Failed,
         ),
+        case("cutover of no server", "postgres.cutover", |_| json!({ "replica": replica() }), nothing, End::Failed),
         case("catch up with no server", "postgres.catch_up", |_| json!({ "replica": replica() }), nothing, End::Failed),
         case("wait for a time", "wait", |_| json!({ "for": "20ms" }), nothing, End::Well),
         case("wait until an instant", "wait", |_| json!({ "until": "2020-01-01T00:00:00Z" }), nothing, End::Well),

@@ -176,6 +176,13 @@ impl Lab {
         SshHost::with_patience(name, self.target(user, name), patience())
     }
 
+    /// The hosts of a pipeline: these of the lab, root logging in.
+    pub fn yaml(&self, names: &[&str]) -> String {
+        let config = self.folder.path().join("config");
+        let line = |name: &&str| format!("  {name}: {{ ssh: {name}, user: root, config: \"{}\" }}\n", config.display());
+        names.iter().map(line).fold("hosts:\n".to_owned(), |all, line| all + &line)
+    }
+
     fn machine(&self, name: &str, at: usize, known: &str, databases: &str) -> Machine {
         let folder = self.folder.path().join(name);
         let address = address(at);

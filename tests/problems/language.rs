@@ -91,6 +91,7 @@ hosts: { source: { ssh: old }, target: { ssh: new }, gate: { ssh: gate } }
 steps:
   - { id: replica, uses: postgres.replica, with: { from: source, to: target } }
   - { id: copy, uses: object.sync, with: { from: 'old:', to: 'new:' } }
+  - { id: cutover, uses: wait, with: { for: 1s } }
   - { id: count, uses: command, with: { run: wc -l, outputs: json } }
 ";
 

@@ -1,7 +1,9 @@
 //! Step types that move PostgreSQL clusters: copies that follow, and the cutover to them.
 
 mod catch_up;
+mod cutover;
 mod replica;
 
 pub use catch_up::CatchUp;
+pub use cutover::Cutover;
 pub use replica::Replica;

@@ -19,7 +19,7 @@ until PGCONNECT_TIMEOUT=5 "$2" -wXAtqc '' -h "$3" -p "$4" -U ferry_nobody postgr
   i=$((i+1)); [ $i -lt 200 ] || { echo 'the fence does not turn connections away' >&2; exit 3; }; sleep 0.005; done
 for p in $(ps -o pid= --ppid "$pm"); do
   case "$known" in *" $p "*) continue;; esac
-  case "$(ps -o args= -p "$p")" in *': logger '*|*': archiver'*|*': stats collector'*|*walsender*) ;; *) kill -TERM "$p" 2>/dev/null;; esac
+  case "$(ps -o args= -p "$p")" in 'postgres: logger'*|'postgres: '*': logger'*|'postgres: '*'stats collector'*) ;; *) kill -TERM "$p" 2>/dev/null;; esac
 done; exit 0"#;
 
 /// Where the fence and what was before it lie.
@@ -47,7 +47,9 @@ pub(super) async fn stage(owner: &Owner, files: &Files, key: &str) -> Result<(),
         return Ok(());
     }
     // The old file is safe before the new one takes its name.
-    owner.script("keep pg_hba.conf", r#"cp -p "$1" "$2.new" && sync "$2.new" && mv -f "$2.new" "$2""#, &[&files.hba, &files.kept]).await?;
+    owner
+        .script("keep pg_hba.conf", r#"cp -p "$1" "$2.new" && sync "$2.new" && mv -f "$2.new" "$2""#, &[&files.hba, &files.kept])
+        .await?;
     owner.write(&files.hba, hba::fence(&text, key)).await
 }
 
@@ -76,8 +78,8 @@ pub(super) struct Fenced {
 impl Cutover {
     /// Loads the fence, ends everybody who is in, and waits until the standby has on its disk whatever they were told is
     /// committed: one round trip to the source. After `millis` it gives up.
-    pub(super) async fn load_fence(&self, source: &Database, files: &Files, millis: u64) -> Result<Fenced, StepError> {
-        let sql = self.fence_statement(files, millis);
+    pub(super) async fn load_fence(&self, source: &Database, files: &Files, key: &str, millis: u64) -> Result<Fenced, StepError> {
+        let sql = self.fence_statement(files, key, millis);
         let said = source.client().simple_query(&sql).await.map_err(|error| too_late(source, error))?;
         let mut values = said.iter().filter_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get("ferry_answer").map(str::to_owned),
@@ -88,7 +90,7 @@ impl Cutover {
         Ok(Fenced { lsn: lsn.parse().map_err(StepError::permanent)?, ended: ended.parse().unwrap_or(0) })
     }
 
-    fn fence_statement(&self, files: &Files, millis: u64) -> String {
+    fn fence_statement(&self, files: &Files, key: &str, millis: u64) -> String {
         let slot = quote_literal(&self.replica.slot);
         let psql = format!("{}/psql", self.replica.from.bin.as_deref().unwrap_or_default());
         let shell = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
@@ -108,7 +110,7 @@ impl Cutover {
                loop
                  select count(*), ended + count(*) filter (where pg_terminate_backend(pid)) into rest, ended from pg_stat_activity
                    where pid <> pg_backend_pid() and backend_type in ('client backend', 'parallel worker', 'logical replication worker')
-                     and application_name <> {application};
+                     and application_name is distinct from {application};
                  exit when rest = 0;
                  if clock_timestamp() > late then raise 'sessions do not end' using errcode = 'query_canceled'; end if;
                  perform pg_stat_clear_snapshot(), pg_sleep(0.0005);
@@ -127,7 +129,7 @@ impl Cutover {
              end $$;
              select current_setting('ferry.at') || ' ' || current_setting('ferry.ended') as ferry_answer",
             program = quote_literal(&program),
-            application = quote_literal(&self.application),
+            application = quote_literal(key),
         )
     }
 }
@@ -135,5 +137,6 @@ impl Cutover {
 /// Nothing has happened yet that cannot be put back: whatever went wrong, it may go right another time.
 fn too_late(source: &Database, error: tokio_postgres::Error) -> StepError {
     let failed = source.failed("fence the old primary", error);
-    StepError { class: ErrorClass::Transient, ..failed }.help("everything is put back and the old primary serves again; it is tried again as `retry` says")
+    StepError { class: ErrorClass::Transient, ..failed }
+        .help("everything is put back and the old primary serves again; it is tried again as `retry` says")
 }

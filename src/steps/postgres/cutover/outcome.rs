@@ -1,0 +1,71 @@
+//! What a cutover leaves for later steps and for the report.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Cutover;
+use crate::postgres::{Lsn, Server};
+use crate::units::Span;
+
+/// The new primary, and how it became one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CutOver {
+    /// The new primary.
+    pub primary: Server,
+    /// The old one: stopped, and fenced.
+    pub old: Server,
+    /// Where the old primary's log ended for clients: all that was acknowledged lies before it. Nothing when an
+    /// interrupted attempt had fenced it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Lsn>,
+    /// From the moment at which clients were held back to the moment at which they went on. Nothing when an interrupted
+    /// attempt had begun it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Span>,
+    /// What the pause was forecast to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Span>,
+    /// How long each phase of the pause took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
+    /// How many sessions the fence ended: none of clients that a pooler held back.
+    pub sessions_ended: u64,
+}
+
+/// The phases of a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Phases {
+    /// Until the routers held clients back.
+    pub hold: Span,
+    /// Until nobody could write to the old primary and the standby had the last of the log.
+    pub fence: Span,
+    /// Until the pivot was in the journal.
+    pub pivot: Span,
+    /// Until the new primary took writes.
+    pub promote: Span,
+    /// Until the routers led to it.
+    pub switch: Span,
+}
+
+impl Cutover {
+    pub(super) fn outcome(&self) -> CutOver {
+        CutOver {
+            primary: self.replica.to.clone(),
+            old: self.replica.from.clone(),
+            lsn: None,
+            pause: None,
+            forecast: None,
+            phases: None,
+            sessions_ended: 0,
+        }
+    }
+}
+
+/// Milliseconds are as exact as a pause can be told.
+pub(super) fn span(time: Duration) -> Span {
+    Span(Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+}

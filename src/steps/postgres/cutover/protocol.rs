@@ -1,0 +1,195 @@
+//! The protocol of a cutover, phase by phase. What is true if the runner dies *here* stands at each.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+
+use super::outcome::{CutOver, Phases, span};
+use super::router::{Ready, Task};
+use super::{Before, Cutover, fence};
+use crate::error::StepError;
+use crate::postgres::{Database, Lsn, Owner, Reach, Stop, quote_name};
+use crate::steps::{Progress, StepContext};
+
+/// What is open and laid ready when a pause begins.
+struct Prepared<'a> {
+    source: Database,
+    target: Database,
+    routers: Vec<Ready<'a>>,
+}
+
+impl Cutover {
+    pub(super) async fn go(&self, ctx: &StepContext, before: &Before) -> Result<CutOver, StepError> {
+        let reach = Self::reach(ctx);
+        let task = self.task(&reach);
+        let (target, cluster) = reach.cluster(&self.replica.to).await?;
+        if !cluster.in_recovery || ctx.attempt.past_pivot {
+            // Past the pivot. The old primary is fenced and the target has all of its log: forward, by whatever is left.
+            ctx.log("the pivot is passed: goes forward");
+            self.promote(&target, None).await?;
+            for (router, seen) in self.routers.iter().zip(&before.routers) {
+                router.forward(&task, seen).await?;
+            }
+            self.finish(ctx, &task, before, &target).await?;
+            return Ok(self.outcome());
+        }
+        if ctx.attempt.interrupted || ctx.attempt.number > 1 {
+            // An attempt that died before the pivot may have left pause and fence: they go first.
+            self.release(ctx, &reach, before).await?;
+        }
+        match self.attempt(ctx, &task, before, target).await {
+            Ok(outcome) => Ok(outcome),
+            Err(Broken::Before(error)) => {
+                self.release(ctx, &reach, before).await?;
+                Err(error)
+            }
+            Err(Broken::Behind(error)) => Err(error),
+        }
+    }
+
+    async fn attempt(&self, ctx: &StepContext, task: &Task<'_>, before: &Before, target: Database) -> Result<CutOver, Broken> {
+        let source = task.reach.connect(&self.replica.from).await?;
+        let say = |message: &str| ctx.progress(Progress { message: Some(message.to_owned()), ..Progress::default() });
+        say("both servers write a checkpoint");
+        // What is not on disk yet would be written inside the pause: a promote ends with it, and so does a fence.
+        let checkpoint = "write a checkpoint";
+        tokio::try_join!(source.orders(checkpoint, "checkpoint"), target.orders(checkpoint, "checkpoint"))?;
+        let forecast = self.forecast(ctx, task.key, &source, &target).await?;
+        if ctx.cancel.is_cancelled() {
+            return Err(Broken::Before(ctx.stopped()));
+        }
+        say("lays the fence ready");
+        // From here on `release` has something to do. The journal knows that the step has started: a resumed run releases
+        // first, and so does a rollback.
+        let owner = Owner::of(task.reach, &self.replica.from)?;
+        fence::stage(&owner, &self.files(before, task.key), task.key).await?;
+        let routers = self.routers.iter().zip(&before.routers).map(|(router, seen)| router.prepare(task, seen));
+        let routers = try_join_all(routers).await?;
+        // Somebody may have begun a long transaction meanwhile.
+        self.forecast(ctx, task.key, &source, &target).await?;
+        let prepared = Prepared { source, target, routers };
+        let mut outcome = self.pause(ctx, task, before, &prepared).await?;
+        outcome.forecast = Some(span(forecast));
+        self.finish(ctx, task, before, &prepared.target).await.map_err(Broken::Behind)?;
+        Ok(outcome)
+    }
+
+    /// From the first client that is held back to the last that goes on.
+    async fn pause(&self, ctx: &StepContext, task: &Task<'_>, before: &Before, ready: &Prepared<'_>) -> Result<CutOver, Broken> {
+        let now = || ctx.clock.monotonic();
+        let start = now();
+        let left = || self.max_pause.0.saturating_sub(now().saturating_sub(start));
+        ctx.log("the pause begins");
+        // A runner that dies here leaves clients waiting until the watchdog lets them go on, to the old primary.
+        try_join_all(ready.routers.iter().map(|router| router.pause(left()))).await?;
+        let held = now();
+        // A runner that dies here leaves the fence. Clients that the watchdog lets go on get errors until the run is
+        // resumed or rolled back: nobody but `release` lifts a fence, for only the journal knows that no promote was sent.
+        let millis = u64::try_from(left().as_millis()).unwrap_or(u64::MAX).max(1);
+        let files = self.files(before, task.key);
+        let fencing = self.load_fence(&ready.source, &files, task.key, millis);
+        let fenced = tokio::time::timeout(left() + Duration::from_millis(500), fencing).await;
+        let fenced =
+            fenced.unwrap_or_else(|_| Err(StepError::transient(format!("`{}` does not answer in the pause", task.both().0))))?;
+        let closed = now();
+        if left().is_zero() {
+            return Err(Broken::Before(self.too_long()));
+        }
+        // The pivot. Nobody can write to the old primary, the standby has on its disk all that was acknowledged, and the
+        // promote is not sent before this is durable. A run that goes back by now is refused here.
+        ctx.pass_pivot().await?;
+        let passed = now();
+        // From here on nothing is put back. A runner that dies finds its way by the journal and by asking the target.
+        let laying = try_join_all(ready.routers.iter().map(Ready::lay));
+        let promoting = self.promote(&ready.target, Some(fenced.lsn));
+        let (promoted, laid) = tokio::join!(promoting, laying);
+        promoted.and(laid.map(drop)).map_err(Broken::Behind)?;
+        let writable = now();
+        try_join_all(ready.routers.iter().map(Ready::switch)).await.map_err(Broken::Behind)?;
+        let end = now();
+        ctx.log(format!("the pause is over after {} ms", end.saturating_sub(start).as_millis()));
+        let phases = Phases {
+            hold: span(held.saturating_sub(start)),
+            fence: span(closed.saturating_sub(held)),
+            pivot: span(passed.saturating_sub(closed)),
+            promote: span(writable.saturating_sub(passed)),
+            switch: span(end.saturating_sub(writable)),
+        };
+        Ok(CutOver {
+            lsn: Some(fenced.lsn),
+            pause: Some(span(end.saturating_sub(start))),
+            phases: Some(phases),
+            sessions_ended: fenced.ended,
+            ..self.outcome()
+        })
+    }
+
+    fn too_long(&self) -> StepError {
+        StepError::transient(format!("the phases before the promote took longer than `max_pause`, {}", self.max_pause))
+            .help("the old primary serves again; it is tried again as `retry` says")
+    }
+
+    /// Promotes the target once it has applied the log up to there, and returns when it takes writes: one round trip.
+    async fn promote(&self, target: &Database, lsn: Option<Lsn>) -> Result<(), StepError> {
+        let at = lsn.map(|lsn| {
+            format!("while pg_is_in_recovery() and pg_last_wal_replay_lsn() < '{lsn}' loop perform pg_sleep(0.0005); end loop;")
+        });
+        let sql = format!(
+            "do $$ begin {} if pg_is_in_recovery() then perform pg_promote(false); end if;
+             while pg_is_in_recovery() loop perform pg_sleep(0.0005); end loop; end $$",
+            at.unwrap_or_default()
+        );
+        target.orders("promote the standby", &sql).await
+    }
+
+    /// What is done behind the pause, in any order and as often as need be.
+    async fn finish(&self, ctx: &StepContext, task: &Task<'_>, before: &Before, target: &Database) -> Result<(), StepError> {
+        let (from, to) = task.both();
+        ctx.progress(Progress { message: Some("stops the old primary".to_owned()), ..Progress::default() });
+        // A write goes through, and it is here that it lands.
+        target.orders("write to the new primary", "select pg_logical_emit_message(true, 'ferry', 'cut over')").await?;
+        // It is not to write a checkpoint of its own: its log ends where the new one's begins, and it can follow.
+        if let Err(error) = self.stop_old(task.reach, before).await {
+            ctx.warn(format!("`{from}` could not be stopped ({error}); its fence stands, stop it by hand"));
+        }
+        for name in ["primary_conninfo", "primary_slot_name", "recovery_target_timeline"] {
+            target.orders("reset what made it a standby", &format!("alter system reset {name}")).await?;
+        }
+        target.orders("reload the configuration", "select pg_reload_conf()").await?;
+        if self.replica.user == self.replica.slot {
+            // It was made for the standby, and has come over with all else.
+            let drop = format!("drop role if exists {}", quote_name(&self.replica.user));
+            target.orders("drop the user that replicated", &drop).await?;
+        }
+        target.orders("write a checkpoint", "checkpoint").await?;
+        if let Some(data) = &self.replica.to.data {
+            let owner = Owner::of(task.reach, &self.replica.to)?;
+            owner.script("remove the password of the standby", r#"rm -f "$1/ferry.pgpass""#, &[data]).await?;
+        }
+        for (router, seen) in self.routers.iter().zip(&before.routers) {
+            router.forward(task, seen).await?;
+            router.tidy(task).await?;
+        }
+        ctx.log(format!("`{to}` is the primary"));
+        Ok(())
+    }
+
+    async fn stop_old(&self, reach: &Reach, before: &Before) -> Result<(), StepError> {
+        let owner = Owner::of(reach, &self.replica.from)?;
+        owner.stop(&self.replica.from, &before.source.data, Stop::Immediate).await
+    }
+}
+
+/// On which side of the pivot an attempt failed.
+enum Broken {
+    /// Before it: all is put back.
+    Before(StepError),
+    /// Behind it: the next attempt goes forward.
+    Behind(StepError),
+}
+
+impl From<StepError> for Broken {
+    fn from(error: StepError) -> Self {
+        Self::Before(error)
+    }
+}
