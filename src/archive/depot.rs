@@ -39,6 +39,10 @@ impl Depot {
         self.store.whereabouts()
     }
 
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Keeps a content under a key, packed. The same under that key is fine, another is refused: whoever has archived it
     /// relies on it.
     pub async fn keep(&self, name: &str, key: &str, content: Bytes, level: i32) -> Result<Kept, StepError> {

@@ -4,6 +4,7 @@
 //! held against that, or a `StepError`. Never here: a segment acknowledged that is not safely stored, an object written
 //! over another, a file handed out that is not what was archived. How it works: `docs/postgres-backup.md`.
 
+pub mod base;
 mod depot;
 mod fetch;
 mod frame;

@@ -54,7 +54,7 @@ impl WalFile {
             return None;
         }
         let low = number(16..24)?;
-        (low < (1 << 32) / segment).then_some(number(8..16)? << 32 | low * segment)
+        (low < (1 << 32) / segment).then_some((number(8..16)? << 32) | (low * segment))
     }
 
     /// The timeline it belongs to.

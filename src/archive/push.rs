@@ -74,7 +74,7 @@ fn waiting(path: &Path, own: &WalFile, spool: &Spool, most: usize) -> Vec<WalFil
     waiting
 }
 
-async fn store(archive: &Archive, spool: &Spool, name: &WalFile, path: &Path) -> Result<(Kept, String), StepError> {
+pub(super) async fn store(archive: &Archive, spool: &Spool, name: &WalFile, path: &Path) -> Result<(Kept, String), StepError> {
     let content = read(path).await?;
     if name.holds_log() {
         archive.depot.claim(&of_segment(name, &content)?, spool).await?;

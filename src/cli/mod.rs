@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "a command consumes its parsed arguments")]
 
 mod approve;
+mod base;
 mod cancel;
 mod check;
 mod completions;
@@ -117,6 +118,7 @@ enum Command {
     Sync(sync::Sync),
     Ls(ls::Ls),
     Wal(wal::Wal),
+    Base(base::Base),
     Init(init::Init),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -176,6 +178,7 @@ impl Context {
             Command::Sync(args) => args.run(self),
             Command::Ls(args) => args.run(self),
             Command::Wal(args) => args.run(self),
+            Command::Base(args) => args.run(self),
             Command::Init(args) => args.run(self),
             Command::Doctor(args) => args.run(self),
             Command::Completions(args) => args.run(self),

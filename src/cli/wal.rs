@@ -66,14 +66,14 @@ enum What {
 
 /// Where the archive is.
 #[derive(Debug, clap::Args)]
-struct Place {
+pub(super) struct Place {
     /// The file that says where the archive is
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    archive: PathBuf,
+    pub(super) archive: PathBuf,
 }
 
 impl Place {
-    fn open(&self) -> Result<Archive, StepError> {
+    pub(super) fn open(&self) -> Result<Archive, StepError> {
         let base = self.archive.parent().unwrap_or(Path::new("/")).to_owned();
         Settings::read(&self.archive)?.open(&base)
     }
@@ -145,7 +145,7 @@ fn start_ahead(place: &Place, name: &str, spool: &Path) {
     let _ = command.spawn();
 }
 
-fn masked(archive: &Archive, error: &StepError) -> StepError {
+pub(super) fn masked(archive: &Archive, error: &StepError) -> StepError {
     let failure = archive.vault.mask_failure(error);
     let mut told = StepError::new(failure.class, failure.message);
     told.help = failure.help;

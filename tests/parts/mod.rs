@@ -164,6 +164,11 @@ pub fn s3(keys: Keys) -> Option<Server> {
 
 /// The same for several keys.
 pub fn s3_with(all: &[Keys]) -> Option<Server> {
+    s3_on(None, all)
+}
+
+/// The same, reached by this address of this machine too.
+pub fn s3_on(address: Option<&str>, all: &[Keys]) -> Option<Server> {
     let program = rclone()?;
     let data = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(data.path().join("box")).expect("a bucket");
@@ -174,6 +179,9 @@ pub fn s3_with(all: &[Keys]) -> Option<Server> {
             command.arg("--auth-key").arg(format!("{},{}", keys.id, keys.secret));
         }
         command.args(["--addr", &format!("127.0.0.1:{port}"), "--config", "/dev/null", "--vfs-cache-mode", "off"]);
+        if let Some(address) = address {
+            command.args(["--addr", &format!("{address}:{port}")]);
+        }
         command.arg(data);
         command
     }))
