@@ -107,6 +107,7 @@ pub fn builtin() -> Registry {
         .with::<object::ObjectSync>()
         .with::<postgres::CatchUp>()
         .with::<postgres::Cutover>()
+        .with::<postgres::Failback>()
         .with::<postgres::Replica>()
         .with::<http::ProbeHttp>()
         .with::<probe::ProbePostgres>()

@@ -85,7 +85,7 @@ fn the_reference_is_what_the_definitions_say() {
 /// What the examples of the built-in types mention.
 const AROUND: &str = "
 inputs: { database: {} }
-secrets: { db: { env: DB }, status: { env: STATUS } }
+secrets: { db: { env: DB }, status: { env: STATUS }, ferry: { env: FERRY } }
 stores: { old: { scheme: memory }, new: { scheme: memory } }
 hosts: { source: { ssh: old }, target: { ssh: new }, gate: { ssh: gate } }
 steps:

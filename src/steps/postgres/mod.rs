@@ -2,8 +2,10 @@
 
 mod catch_up;
 mod cutover;
+mod failback;
 mod replica;
 
 pub use catch_up::CatchUp;
 pub use cutover::Cutover;
+pub use failback::Failback;
 pub use replica::Replica;

@@ -14,10 +14,18 @@ use crate::postgres::{Database, Lsn, Owner, hba, quote_literal};
 /// Waits until the server turns a connection away by the fence, then ends the processes that are between their fork and
 /// their entry in the table of sessions. Run by the server itself, as its owner. `$1` the postmaster's number, `$2` psql,
 /// `$3` its socket's folder, `$4` its port; the numbers of known sessions come as input.
+///
+/// Each millisecond counts here: a program is started only where the shell cannot do it, and `psql`, which takes long to
+/// start, only where there is no Perl.
 const GATE: &str = r#"pm=$1; known=" $(tr '\n' ' ') "; i=0
-until PGCONNECT_TIMEOUT=5 "$2" -wXAtqc '' -h "$3" -p "$4" -U ferry_nobody postgres 2>&1 | grep -q 'pg_hba.conf rejects'; do
+knock() { perl -MSocket -e 'socket($s, PF_UNIX, SOCK_STREAM, 0) and connect($s, pack_sockaddr_un($ARGV[0])) or exit 9;
+  $b = pack("N", 196608) . "user\0ferry_nobody\0database\0postgres\0\0"; syswrite $s, pack("N", 4 + length $b) . $b;
+  1 while sysread $s, $r, 4096, length $r; print $r' "$3/.s.PGSQL.$4" 2>/dev/null ||
+  PGCONNECT_TIMEOUT=5 "$2" -wXAtqc '' -h "$3" -p "$4" -U ferry_nobody postgres 2>&1; }
+until knock "$@" | tr '\0' ' ' | grep -q 'pg_hba.conf rejects'; do
   i=$((i+1)); [ $i -lt 200 ] || { echo 'the fence does not turn connections away' >&2; exit 3; }; sleep 0.005; done
-for p in $(ps -o pid= --ppid "$pm"); do
+read -r all 2>/dev/null <"/proc/$pm/task/$pm/children" || all=$(ps -o pid= --ppid "$pm")
+for p in $all; do
   case "$known" in *" $p "*) continue;; esac
   case "$(ps -o args= -p "$p")" in 'postgres: logger'*|'postgres: '*': logger'*|'postgres: '*'stats collector'*) ;; *) kill -TERM "$p" 2>/dev/null;; esac
 done; exit 0"#;
@@ -106,16 +114,16 @@ impl Cutover {
                program := replace(program, 'POSTMASTER', (select split_part(pg_read_file('postmaster.pid'), E'\\n', 1)));
                execute format('copy (select pid from pg_stat_activity) to program %L', program);
              end $$;
-             do $$ declare rest int; ended int := 0; late timestamptz := clock_timestamp() + {millis} * interval '1 ms'; begin
+             do $$ declare rest int[]; ended int[] := '{{}}'; late timestamptz := clock_timestamp() + {millis} * interval '1 ms'; begin
                loop
-                 select count(*), ended + count(*) filter (where pg_terminate_backend(pid)) into rest, ended from pg_stat_activity
+                 select array_agg(pid), ended || array_agg(pid) filter (where pg_terminate_backend(pid) and pid <> all(ended)) into rest, ended from pg_stat_activity
                    where pid <> pg_backend_pid() and backend_type in ('client backend', 'parallel worker', 'logical replication worker')
                      and application_name is distinct from {application};
-                 exit when rest = 0;
+                 exit when rest is null;
                  if clock_timestamp() > late then raise 'sessions do not end' using errcode = 'query_canceled'; end if;
                  perform pg_stat_clear_snapshot(), pg_sleep(0.0005);
                end loop;
-               perform set_config('ferry.ended', ended::text, false);
+               perform set_config('ferry.ended', cardinality(ended)::text, false);
              end $$;
              select pg_logical_emit_message(true, 'ferry', 'fence');
              do $$ declare at pg_lsn := pg_current_wal_flush_lsn(); late timestamptz := clock_timestamp() + {millis} * interval '1 ms'; begin

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::fence::Files;
-use self::outcome::CutOver;
+pub use self::outcome::CutOver;
+
 use self::router::{Router, Seen, Task};
 use super::replica::Replicated;
 use crate::catalogue::{Interrupted, Pivot, Traits, Undo};

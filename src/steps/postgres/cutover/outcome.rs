@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Cutover;
+use super::{Before, Cutover};
 use crate::postgres::{Lsn, Server};
 use crate::units::Span;
 
@@ -17,6 +17,8 @@ pub struct CutOver {
     pub primary: Server,
     /// The old one: stopped, and fenced.
     pub old: Server,
+    /// The old primary's fence.
+    pub fence: Fence,
     /// Where the old primary's log ended for clients: all that was acknowledged lies before it. Nothing when an
     /// interrupted attempt had fenced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +35,18 @@ pub struct CutOver {
     pub phases: Option<Phases>,
     /// How many sessions the fence ended: none of clients that a pooler held back.
     pub sessions_ended: u64,
+}
+
+/// What keeps clients out of the old primary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fence {
+    /// The file that lets nobody in.
+    pub hba_file: String,
+    /// What stood in its place before.
+    pub kept: String,
+    /// By what the fence is known.
+    pub key: String,
 }
 
 /// The phases of a pause.
@@ -52,10 +66,12 @@ pub struct Phases {
 }
 
 impl Cutover {
-    pub(super) fn outcome(&self) -> CutOver {
+    pub(super) fn outcome(&self, before: &Before, key: &str) -> CutOver {
+        let files = self.files(before, key);
         CutOver {
             primary: self.replica.to.clone(),
             old: self.replica.from.clone(),
+            fence: Fence { hba_file: files.hba, kept: files.kept, key: key.to_owned() },
             lsn: None,
             pause: None,
             forecast: None,

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
 
+use super::super::replica::drop_user;
 use super::outcome::{CutOver, Phases, span};
 use super::router::{Ready, Task};
 use super::{Before, Cutover, fence};
 use crate::error::StepError;
-use crate::postgres::{Database, Lsn, Owner, Reach, Stop, quote_name};
+use crate::postgres::{Cluster, Database, Lsn, Owner, Reach, Stop, hba};
 use crate::steps::{Progress, StepContext};
 
 /// What is open and laid ready when a pause begins.
@@ -22,8 +24,12 @@ impl Cutover {
     pub(super) async fn go(&self, ctx: &StepContext, before: &Before) -> Result<CutOver, StepError> {
         let reach = Self::reach(ctx);
         let task = self.task(&reach);
-        let (target, cluster) = reach.cluster(&self.replica.to).await?;
-        if !cluster.in_recovery || ctx.attempt.past_pivot {
+        let (target, cluster) = self.target(ctx, &reach).await?;
+        if !cluster.in_recovery && !Self::is_past(ctx) {
+            return Err(StepError::needs_person(format!("somebody else has promoted `{}`", self.replica.to.title()))
+                .help("find out which of the two servers clients write to; nothing was changed"));
+        }
+        if Self::is_past(ctx) {
             // Past the pivot. The old primary is fenced and the target has all of its log: forward, by whatever is left.
             ctx.log("the pivot is passed: goes forward");
             self.promote(&target, None).await?;
@@ -31,7 +37,7 @@ impl Cutover {
                 router.forward(&task, seen).await?;
             }
             self.finish(ctx, &task, before, &target).await?;
-            return Ok(self.outcome());
+            return Ok(self.outcome(before, task.key));
         }
         if ctx.attempt.interrupted || ctx.attempt.number > 1 {
             // An attempt that died before the pivot may have left pause and fence: they go first.
@@ -45,6 +51,24 @@ impl Cutover {
             }
             Err(Broken::Behind(error)) => Err(error),
         }
+    }
+
+    /// The target and what it is. Past the pivot it is started when it does not run: nobody else serves clients then.
+    async fn target(&self, ctx: &StepContext, reach: &Reach) -> Result<(Database, Cluster), StepError> {
+        let found = reach.cluster(&self.replica.to).await;
+        let (Err(_), true, Some(data), Some(bin)) = (&found, Self::is_past(ctx), &self.replica.to.data, &self.replica.to.bin)
+        else {
+            return found;
+        };
+        let owner = Owner::of(reach, &self.replica.to)?;
+        owner.start(&self.replica.to, data, bin).await?;
+        reach.cluster(&self.replica.to).await
+    }
+
+    /// Whether a promote may have been sent. The run may be past a pivot that was another step's: this step's own mark
+    /// counts too. Both are durable before anything is sent.
+    pub(super) fn is_past(ctx: &StepContext) -> bool {
+        ctx.attempt.past_pivot && ctx.checkpoint::<Point>() == Some(Point::Promoting)
     }
 
     async fn attempt(&self, ctx: &StepContext, task: &Task<'_>, before: &Before, target: Database) -> Result<CutOver, Broken> {
@@ -97,7 +121,7 @@ impl Cutover {
         }
         // The pivot. Nobody can write to the old primary, the standby has on its disk all that was acknowledged, and the
         // promote is not sent before this is durable. A run that goes back by now is refused here.
-        ctx.pass_pivot().await?;
+        tokio::try_join!(ctx.save(&Point::Promoting), ctx.pass_pivot())?;
         let passed = now();
         // From here on nothing is put back. A runner that dies finds its way by the journal and by asking the target.
         let laying = try_join_all(ready.routers.iter().map(Ready::lay));
@@ -107,7 +131,6 @@ impl Cutover {
         let writable = now();
         try_join_all(ready.routers.iter().map(Ready::switch)).await.map_err(Broken::Behind)?;
         let end = now();
-        ctx.log(format!("the pause is over after {} ms", end.saturating_sub(start).as_millis()));
         let phases = Phases {
             hold: span(held.saturating_sub(start)),
             fence: span(closed.saturating_sub(held)),
@@ -115,12 +138,21 @@ impl Cutover {
             promote: span(writable.saturating_sub(passed)),
             switch: span(end.saturating_sub(writable)),
         };
+        ctx.log(format!(
+            "the pause is over after {} ms: hold {}, fence {}, pivot {}, promote {}, switch {}",
+            end.saturating_sub(start).as_millis(),
+            phases.hold,
+            phases.fence,
+            phases.pivot,
+            phases.promote,
+            phases.switch
+        ));
         Ok(CutOver {
             lsn: Some(fenced.lsn),
             pause: Some(span(end.saturating_sub(start))),
             phases: Some(phases),
             sessions_ended: fenced.ended,
-            ..self.outcome()
+            ..self.outcome(before, task.key)
         })
     }
 
@@ -158,8 +190,7 @@ impl Cutover {
         target.orders("reload the configuration", "select pg_reload_conf()").await?;
         if self.replica.user == self.replica.slot {
             // It was made for the standby, and has come over with all else.
-            let drop = format!("drop role if exists {}", quote_name(&self.replica.user));
-            target.orders("drop the user that replicated", &drop).await?;
+            drop_user(target, &self.replica.user).await?;
         }
         target.orders("write a checkpoint", "checkpoint").await?;
         if let Some(data) = &self.replica.to.data {
@@ -176,8 +207,21 @@ impl Cutover {
 
     async fn stop_old(&self, reach: &Reach, before: &Before) -> Result<(), StepError> {
         let owner = Owner::of(reach, &self.replica.from)?;
-        owner.stop(&self.replica.from, &before.source.data, Stop::Immediate).await
+        owner.stop(&self.replica.from, &before.source.data, Stop::Immediate).await?;
+        // The line that let the standby in is of no use any more, should the file come back to its place.
+        let kept = self.files(before, &reach.application).kept;
+        let text = owner.read(&kept).await?.unwrap_or_default();
+        let without = hba::without_lines(&text, &self.replica.slot);
+        if without != text { owner.write(&kept, without).await } else { Ok(()) }
     }
+}
+
+/// How far the step has come, in its checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Point {
+    /// The old primary is fenced and the standby has all of its log: the promote is sent.
+    Promoting,
 }
 
 /// On which side of the pivot an attempt failed.

@@ -36,7 +36,7 @@ impl Cutover {
     /// Undo.
     pub(super) async fn put_back(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
         let reach = Self::reach(ctx);
-        if ctx.attempt.past_pivot {
+        if Self::is_past(ctx) {
             return Err(self.no_way_back());
         }
         // The journal says that no promote was sent. Somebody else may have sent one.

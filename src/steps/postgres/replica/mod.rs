@@ -2,6 +2,7 @@
 
 mod base;
 mod outcome;
+mod rewind;
 mod source;
 mod standby;
 mod target;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use outcome::Replicated;
+pub(super) use source::drop_user;
 
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
@@ -71,6 +73,9 @@ pub struct Replica {
     /// Where the source's tablespaces are to lie at the target: `/old: /new`. The same path, unless given.
     #[serde(default)]
     tablespaces: BTreeMap<String, String>,
+    /// Whether the standby may have to be rewound first.
+    #[serde(skip)]
+    may_rewind: bool,
 }
 
 /// How a copy is compressed on its way.
@@ -109,7 +114,33 @@ pub struct Before {
     warnings: Vec<String>,
 }
 
+impl Before {
+    /// A server that was a primary as the place of a standby.
+    pub(super) fn of(cluster: Cluster, address: String, data: &str, bin: &str, name: &str) -> Self {
+        let (data, bin, name) = (data.to_owned(), bin.to_owned(), name.to_owned());
+        Self { cluster, address, data, was_absent: false, bin, name, warnings: Vec::new() }
+    }
+}
+
 impl Replica {
+    /// With nothing unusual, of a server that was the source itself.
+    pub(super) fn back(from: Server, to: Server) -> Self {
+        Self {
+            from,
+            to,
+            user: None,
+            password: None,
+            tls: None,
+            ca: None,
+            max_rate: None,
+            compress: Compress::None,
+            verify: false,
+            settings: BTreeMap::new(),
+            tablespaces: BTreeMap::new(),
+            may_rewind: true,
+        }
+    }
+
     /// The standby with its data directory and programs.
     fn standby(&self, before: &Before) -> Server {
         let mut standby = self.to.clone();

@@ -41,7 +41,12 @@ pub struct Replicated {
 
 impl Replica {
     #[expect(clippy::unnecessary_wraps, reason = "it ends a `run`")]
-    pub(super) fn outcome(&self, before: &Before, lag: Lag, took: Option<Duration>) -> Result<Replicated, StepError> {
+    pub(in crate::steps::postgres) fn outcome(
+        &self,
+        before: &Before,
+        lag: Lag,
+        took: Option<Duration>,
+    ) -> Result<Replicated, StepError> {
         Ok(Replicated {
             from: before.cluster.known_as(&self.from),
             to: self.standby(before),

@@ -18,7 +18,12 @@ const RELOADS: u32 = 100;
 
 impl Replica {
     /// Makes user and slot at the source and sees to it that the user is let in from the target. The password's mark.
-    pub(super) async fn prepare(&self, ctx: &StepContext, before: &Before, source: &Database) -> Result<Text, StepError> {
+    pub(in crate::steps::postgres) async fn prepare(
+        &self,
+        ctx: &StepContext,
+        before: &Before,
+        source: &Database,
+    ) -> Result<Text, StepError> {
         let name = &before.name;
         let password = match &self.password {
             Some(password) => password.clone(),
@@ -67,9 +72,12 @@ impl Replica {
             let text = here.read(file).await?.unwrap_or_default();
             let kind = if before.cluster.ssl && self.trust(before) != Trust::Disable { "hostssl" } else { "host" };
             let width = if address.contains(':') { 128 } else { 32 };
-            let line = format!("{kind} replication {} {address}/{width} scram-sha-256", before.name);
-            ctx.log(format!("lets the standby in: {line}"));
-            here.write(file, hba::with_lines(&text, &[line], &before.name)).await?;
+            let line = |what: &str| format!("{kind} {what} {} {address}/{width} scram-sha-256", before.name);
+            // `pg_rewind` reads files through an ordinary connection.
+            let more = self.may_rewind.then(|| line(&self.from.database));
+            let lines: Vec<String> = std::iter::once(line("replication")).chain(more).collect();
+            ctx.log(format!("lets the standby in: {}", lines.join(", ")));
+            here.write(file, hba::with_lines(&text, &lines, &before.name)).await?;
             sound(source).await?;
             source.orders("reload the configuration", "select pg_reload_conf()").await?;
             added = Some(address);
@@ -131,7 +139,7 @@ impl Replica {
     }
 
     /// Removes all of it again.
-    pub(super) async fn take_back(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
+    pub(in crate::steps::postgres) async fn take_back(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
         let reach = ctx.reach();
         let here = Owner::of(&reach, &self.from)?;
         let source = reach.connect(&self.from).await?;
@@ -148,8 +156,17 @@ impl Replica {
         source.rows("end the sender of the slot", sql, &[name]).await?;
         let sql = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1";
         source.rows("drop the replication slot", sql, &[name]).await?;
-        source.orders("drop the user that replicates", &format!("drop role if exists {}", quote_name(name))).await
+        drop_user(&source, name).await
     }
+}
+
+/// Removes the user that was made for a standby, with what it was allowed; none of this name is no error.
+pub(in crate::steps::postgres) async fn drop_user(server: &Database, name: &str) -> Result<(), StepError> {
+    let (quoted, literal) = (quote_name(name), quote_literal(name));
+    let sql = format!(
+        "do $$ begin if exists (select from pg_roles where rolname = {literal}) then drop owned by {quoted}; drop role {quoted}; end if; end $$"
+    );
+    server.orders("drop the user that replicates", &sql).await
 }
 
 /// A user that may replicate and nothing else. Its password is new with each attempt and is kept by the standby alone.

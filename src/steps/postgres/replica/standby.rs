@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_millis(50);
 
 impl Replica {
     /// Writes what makes the copy a standby of this source. Done twice it is done once.
-    pub(super) async fn configure(
+    pub(in crate::steps::postgres) async fn configure(
         &self,
         before: &Before,
         owner: &Owner,
@@ -25,6 +25,14 @@ impl Replica {
         owner.write(&passfile, format!("*:*:*:{}:{}\n", self.user(before), password.marked())).await?;
         if before.cluster.is_configured_elsewhere() && self.to.config.is_none() {
             self.carry_configuration(before, owner, ctx).await?;
+        }
+        // It came over with the copy, and lets in the copy itself.
+        let rules = format!("{data}/pg_hba.conf");
+        if let Some(text) = owner.read(&rules).await? {
+            let without = hba::without_lines(&text, &before.name);
+            if without != text {
+                owner.write(&rules, without).await?;
+            }
         }
         let heading = "# ferry: this server follows another\n";
         let mut text = owner.read(&format!("{data}/postgresql.auto.conf")).await?.unwrap_or_default();
@@ -66,7 +74,7 @@ impl Replica {
     }
 
     /// Starts the standby and returns when it follows.
-    pub(super) async fn follow(
+    pub(in crate::steps::postgres) async fn follow(
         &self,
         ctx: &StepContext,
         before: &Before,
@@ -125,7 +133,21 @@ impl Replica {
         source: &Database,
         owner: &Owner,
     ) -> Result<Option<Lag>, StepError> {
-        if self.marked(before, owner).await?.as_deref() != Some("copied") || !owner.is_running(&before.data).await? {
+        if self.marked(before, owner).await?.as_deref() != Some("copied") {
+            return Ok(None);
+        }
+        self.streams(ctx, before, source, owner).await
+    }
+
+    /// How far the standby is behind, when it runs and follows.
+    pub(in crate::steps::postgres) async fn streams(
+        &self,
+        ctx: &StepContext,
+        before: &Before,
+        source: &Database,
+        owner: &Owner,
+    ) -> Result<Option<Lag>, StepError> {
+        if !owner.is_running(&before.data).await? {
             return Ok(None);
         }
         let Some(lag) = lag(source, &before.name).await?.filter(|lag| lag.state == "streaming") else { return Ok(None) };

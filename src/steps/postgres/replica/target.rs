@@ -100,7 +100,12 @@ impl Replica {
     }
 
     /// Where the target reaches the source.
-    async fn address(&self, ctx: &StepContext, owner: &Owner, bin: &str) -> Result<String, StepError> {
+    pub(in crate::steps::postgres) async fn address(
+        &self,
+        ctx: &StepContext,
+        owner: &Owner,
+        bin: &str,
+    ) -> Result<String, StepError> {
         let ready = format!("{bin}/pg_isready");
         if let Some(address) = &self.from.address {
             let endpoint = self.from.network().unwrap_or_else(|| (address.clone(), self.from.port));

@@ -25,7 +25,7 @@ setsid sh -c 'f=$1; n=$2; p=$3; shift 3; echo $$ >"$f.new" && mv "$f.new" "$f"; 
 i=0; until [ -s "$f" ]; do i=$((i+1)); [ $i -lt 200 ] || exit 3; sleep 0.01; done"#;
 
 /// `$1` the flag.
-const END: &str = r#"n=$(cat "$1" 2>/dev/null) || exit 0; rm -f "$1"; kill -TERM -- "-$n" 2>/dev/null; exit 0"#;
+const END: &str = r#"n=$(cat "$1" 2>/dev/null) || exit 0; rm -f "$1"; kill -s TERM -- "-$n" 2>/dev/null; exit 0"#;
 
 fn flag(key: &str) -> String {
     format!("/tmp/{key}.watchdog")
