@@ -325,6 +325,19 @@ fn all() -> Vec<Case> {
             End::Failed,
         ),
         case("cutover of no server", "postgres.cutover", |_| json!({ "replica": replica() }), nothing, End::Failed),
+        case(
+            "failback to no server",
+            "postgres.failback",
+            |_| {
+                json!({ "cutover": {
+                    "primary": server(5433), "old": { "host": "local", "data": "/nowhere", "bin": "/nowhere" },
+                    "fence": { "hba_file": "/nowhere/pg_hba.conf", "kept": "/nowhere/kept", "key": "ferry_1" },
+                    "sessions_ended": 0,
+                } })
+            },
+            nothing,
+            End::Failed,
+        ),
         case("catch up with no server", "postgres.catch_up", |_| json!({ "replica": replica() }), nothing, End::Failed),
         case("wait for a time", "wait", |_| json!({ "for": "20ms" }), nothing, End::Well),
         case("wait until an instant", "wait", |_| json!({ "until": "2020-01-01T00:00:00Z" }), nothing, End::Well),

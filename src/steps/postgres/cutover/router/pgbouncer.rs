@@ -153,7 +153,9 @@ impl Pgbouncer {
                 self.title()
             ));
         }
-        if !watchdog::can(&owner).await? {
+        if self.password.is_some() {
+            warnings.push(format!("{} asks for a password: no watchdog ends a pause that the runner has left", self.title()));
+        } else if !watchdog::can(&owner).await? {
             return Err(StepError::permanent(format!("host `{}` has no `perl` or no `setsid`", self.host))
                 .help("the watchdog that ends an abandoned pause needs them: install `perl-base` and `util-linux`"));
         }
