@@ -42,6 +42,8 @@ const CASES: &[(&str, &str, bool)] = &[
     ("object.sync", "with: { from: 'old:up/', to: 'fresh:up/', verify: true }", true),
     ("object.sync", "with: { from: 'old:up/', to: 'new:up/', mode: mirror, max_delete: 100 }", true),
     ("probe.http", "with: { url: 'URL/up', for: 50ms, every: 10ms, after: 1 }", false),
+    ("postgres.compare", "with: { from: SERVER, to: SERVER, databases: [app] }", false),
+    ("postgres.query", "with: { server: SERVER, sql: 'create table if not exists t (n int)', undo: 'drop table t' }", false),
     (
         "probe.postgres",
         "with: { route: '127.0.0.1:DATABASE', user: postgres, password: postgres-secret-canary, database: app, for: 50ms }",
@@ -50,12 +52,16 @@ const CASES: &[(&str, &str, bool)] = &[
     ("probe.tcp", "with: { address: 'PORT', for: 50ms, clients: [fresh], after: 1 }", false),
     ("validate.command", "with: { run: 'cat there.txt', codes: [0, 1] }", false),
     ("validate.http", "with: { url: 'URL/up' }", false),
+    ("validate.query", "with: { server: SERVER, sql: select true }", false),
     ("validate.tcp", "with: { address: 'PORT' }", false),
     ("wait", "with: { for: 10ms }", false),
     ("wait", "with: { until: '2020-01-01T00:00:00Z' }", false),
     ("wait", "with: { url: 'URL/up', every: 10ms }", false),
     ("wait", "with: { tcp: 'PORT', every: 10ms }", false),
 ];
+
+/// A PostgreSQL server.
+const SERVER: &str = "{ host: local, connect: tcp, address: 127.0.0.1, port: DATABASE, password: postgres-secret-canary }";
 
 const STORES: &str = "stores:
   old: { scheme: fs, root: ./old }
@@ -168,11 +174,16 @@ fn every_step_type_has_a_case() {
 fn check_and_plan_change_nothing_for_any_step_type() {
     let mut cluster = None;
     for (uses, rest, changes) in CASES {
+        let rest = rest.replace("SERVER", SERVER);
         let rest = &if rest.contains("DATABASE") {
-            let cluster = cluster.get_or_insert_with(|| Cluster::new(""));
+            let cluster = cluster.get_or_insert_with(|| {
+                let cluster = Cluster::new("");
+                cluster.sql("create table held (n int primary key)");
+                cluster
+            });
             rest.replace("DATABASE", &cluster.port.to_string())
         } else {
-            (*rest).to_owned()
+            rest
         };
         let (port, asked) = serve();
         let bench = world(&port, uses, rest);

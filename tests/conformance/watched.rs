@@ -116,5 +116,114 @@ pub fn cases() -> Vec<Case> {
             nothing,
             End::Failed,
         ),
+        case(
+            "query that makes a table",
+            "postgres.query",
+            |world| {
+                json!({
+                    "server": server(world), "database": "app", "sql": ["create table if not exists t (n int primary key)",
+                    "insert into t values (1), (2) on conflict do nothing", "select count(*) from t"],
+                    "undo": "drop table if exists t",
+                })
+            },
+            |world| {
+                let _ = world.cluster();
+            },
+            End::Well,
+        ),
+        case(
+            "query that only reads",
+            "postgres.query",
+            |world| {
+                json!({
+                    "server": server(world), "read_only": true, "sql": "select $1::text as secret, $2::int + 1 as sum",
+                    "values": [mark("canary"), 41],
+                })
+            },
+            nothing,
+            End::Well,
+        ),
+        case(
+            "query that only reads and writes",
+            "postgres.query",
+            |world| json!({ "server": server(world), "read_only": true, "sql": "create table t (n int)" }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "query with a secret that is wrong",
+            "postgres.query",
+            |world| json!({ "server": server(world), "sql": format!("select '{}'::int", mark("canary")) }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "query without end",
+            "postgres.query",
+            |world| json!({ "server": server(world), "sql": "select pg_sleep(1000)" }),
+            nothing,
+            End::Never,
+        ),
+        case(
+            "answer as expected",
+            "validate.query",
+            |world| {
+                json!({
+                    "server": server(world), "sql": "select n, 'x' || n as name from generate_series($1::int, 5) n", "values": [4],
+                    "equals": 4, "rows": 2, "at_least": 4, "at_most": 4.5, "json": [{ "n": 4 }, { "name": "x5" }],
+                })
+            },
+            nothing,
+            End::Well,
+        ),
+        case(
+            "answer over the limit",
+            "validate.query",
+            |world| json!({ "server": server(world), "sql": "select 7", "at_most": 6 }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "answer that is no",
+            "validate.query",
+            |world| json!({ "server": server(world), "sql": format!("select '{}' = 'x'", mark("canary")) }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "compare a database with itself",
+            "postgres.compare",
+            |world| json!({ "from": server(world), "to": server(world), "databases": ["app"], "parallel": 1 }),
+            |world| {
+                drop(
+                    world
+                        .cluster()
+                        .sql("create table t (id int primary key, name text); insert into t values (1, 'a'), (2, null)"),
+                )
+            },
+            End::Well,
+        ),
+        case(
+            "compare with no server",
+            "postgres.compare",
+            |_| json!({ "from": { "host": "local", "connect": "tcp", "address": "127.0.0.1:9" }, "to": "local" }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "compare nothing",
+            "postgres.compare",
+            |world| json!({ "from": server(world), "to": server(world), "include": ["none.*"], "schema": false }),
+            nothing,
+            End::Failed,
+        ),
     ]
+}
+
+/// The world's PostgreSQL server.
+fn server(world: &World) -> serde_json::Value {
+    json!({
+        "host": "local", "connect": "tcp", "address": "127.0.0.1", "port": world.cluster().port, "password": mark("canary"),
+        "tls": "disable",
+    })
 }

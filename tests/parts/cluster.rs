@@ -18,7 +18,7 @@ const FIRST: &str = "alter role postgres password 'postgres-secret-canary'\n\
     create database app owner app\n";
 
 /// The folder of the newest server's programs.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = folders.filter_map(|folder| folder.file_name().to_string_lossy().parse::<u32>().ok()).max();
     let newest = newest.expect("PostgreSQL is missing: run scripts/install-parts.sh lab");
@@ -28,7 +28,7 @@ fn programs() -> PathBuf {
 /// A new cluster to copy, made once on a machine.
 fn template() -> PathBuf {
     let version = programs().parent().and_then(Path::file_name).expect("a version").to_string_lossy().into_owned();
-    let (name, all) = (format!("postgres-{version}-here"), parts());
+    let (name, all) = (format!("postgres-{version}-local"), parts());
     std::fs::create_dir_all(&all).expect("a folder for parts");
     let made = all.join(&name);
     let lock = std::fs::File::create(all.join(format!("{name}.lock"))).expect("a lock");
@@ -36,26 +36,31 @@ fn template() -> PathBuf {
     if made.exists() {
         return made;
     }
-    // Not below the parts: the servers' user may not look into another's home.
     let work = folder();
+    let data = make(&work);
+    let beside = all.join(format!("{name}.new"));
+    let _ = std::fs::remove_dir_all(&beside);
+    succeeds(Command::new("cp").args(["-a", "--sparse=always", "--"]).arg(&data).arg(&beside));
+    std::fs::rename(beside, &made).expect("renamed");
+    made
+}
+
+/// A new cluster in a folder, with an identity of its own.
+fn make(work: &tempfile::TempDir) -> PathBuf {
     succeeds(Command::new("chown").arg("postgres").arg(work.path()));
     let data = work.path().join("data");
     let mut initdb = as_postgres(programs().join("initdb"));
-    initdb.args(["--no-sync", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256"]);
+    initdb.args(["--no-sync", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=md5"]);
     let words = work.path().join("password");
     std::fs::write(&words, POSTGRES).expect("written");
     succeeds(initdb.args(["--pwfile"]).arg(words).arg("-D").arg(&data));
     // A server of one session, which listens nowhere.
     let mut single = as_postgres(programs().join("postgres"));
     single.args(["--single", "-F", "-c", "log_min_messages=error", "-D"]).arg(&data).arg("postgres");
-    let mut single = single.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    let mut single = single.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     single.stdin.take().expect("a pipe").write_all(FIRST.as_bytes()).expect("it reads");
     assert!(single.wait().expect("it ends").success());
-    let beside = all.join(format!("{name}.new"));
-    let _ = std::fs::remove_dir_all(&beside);
-    succeeds(Command::new("cp").args(["-a", "--sparse=always", "--"]).arg(&data).arg(&beside));
-    std::fs::rename(beside, &made).expect("renamed");
-    made
+    data
 }
 
 fn succeeds(command: &mut Command) {
@@ -75,7 +80,8 @@ pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A cluster with a database `app`. It goes away with this value.
+/// A cluster with a database `app`. Its passwords are of the old kind: a login by the new one takes tens of milliseconds where
+/// nothing is optimized. It goes away with this value.
 pub struct Cluster {
     server: Option<Server>,
     /// Where it listens, now and after it was started again.
@@ -108,6 +114,13 @@ impl Cluster {
         Self::at(folder, lines)
     }
 
+    /// The same, which is no relative of any other: the others are copies of one.
+    pub fn fresh(lines: &str) -> Self {
+        let folder = folder();
+        make(&folder);
+        Self::at(folder, lines)
+    }
+
     /// The same as a standby that follows this one.
     pub fn standby(&self, lines: &str) -> Self {
         let folder = folder();
@@ -124,14 +137,13 @@ impl Cluster {
         let configuration = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = off\nhot_standby = on\n\
              wal_level = logical\nmax_connections = 60\nshared_buffers = 16MB\njit = off\nhuge_pages = off\n\
-             max_wal_size = 256MB\n{lines}\n",
+             max_wal_size = 256MB\npassword_encryption = md5\n{lines}\n",
             data.display()
         );
         let path = data.join("postgresql.auto.conf");
         let former = std::fs::read_to_string(&path).unwrap_or_default();
         std::fs::write(path, former + &configuration).expect("written");
-        let access =
-            "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n";
+        let access = "local all all trust\nhost all all 127.0.0.1/32 md5\nhost replication all 127.0.0.1/32 md5\n";
         std::fs::write(data.join("pg_hba.conf"), access).expect("written");
         let mut cluster = Self { server: None, port, data, _folder: folder };
         cluster.start();
@@ -182,6 +194,15 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Runs a file of statements in `app`.
+    pub fn file(&self, path: &str, arguments: &[&str]) {
+        let mut psql = Command::new("psql");
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "app", "-p", &self.port.to_string()]);
+        succeeds(psql.arg("-h").arg(&self.data).args(arguments).args(["-f", path]).stdin(Stdio::null()));
+    }
+}
+
 /// PgBouncer in transaction mode.
 pub struct Bouncer {
     _server: Server,
@@ -221,7 +242,7 @@ impl Bouncer {
 fn write_ini(folder: &Path, port: u16, server: u16) {
     let ini = format!(
         "[databases]\napp = host=127.0.0.1 port={server} dbname=app\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-         unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}/users\nadmin_users = postgres\npool_mode = transaction\n\
+         unix_socket_dir =\nauth_type = md5\nauth_file = {}/users\nadmin_users = postgres\npool_mode = transaction\n\
          max_client_conn = 200\ndefault_pool_size = 8\nserver_login_retry = 1\nignore_startup_parameters = extra_float_digits\n",
         folder.display()
     );

@@ -135,6 +135,7 @@ async fn a_killed_runner_takes_no_acknowledged_write_with_it() {
     let harmed = cluster.clone();
     let sql = format!("delete from {} where n = 20", table(&scene));
     let second = probe_by("probe.postgres", &scene, config.clone(), async {}).await.expect("all is there");
+    eprintln!("{second:#}");
     assert!(second["ledger"]["acknowledged"].as_u64() > Some(60), "{second:#}");
     assert_eq!(second["attempts"], 2);
 

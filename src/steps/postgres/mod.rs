@@ -1,11 +1,18 @@
 //! Step types that move PostgreSQL clusters: copies that follow, and the cutover to them.
 
 mod catch_up;
+mod compare;
 mod cutover;
 mod failback;
+mod query;
 mod replica;
+mod statement;
+mod validate;
 
 pub use catch_up::CatchUp;
+pub use compare::Compare;
 pub use cutover::Cutover;
 pub use failback::Failback;
+pub use query::Query;
 pub use replica::Replica;
+pub use validate::ValidateQuery;

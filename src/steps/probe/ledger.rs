@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, BufWriter, ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -272,7 +272,7 @@ fn rewrite(path: &Path, numbers: &Numbers) -> std::io::Result<File> {
     OpenOptions::new().append(true).open(path)
 }
 
-fn write(path: &PathBuf, file: File, mut lines: UnboundedReceiver<String>, numbers: &Mutex<Numbers>) -> std::io::Result<()> {
+fn write(path: &Path, file: File, mut lines: UnboundedReceiver<String>, numbers: &Mutex<Numbers>) -> std::io::Result<()> {
     let mut file = BufWriter::new(file);
     let (mut synced, mut written) = (Instant::now(), 0);
     while let Some(line) = lines.blocking_recv() {

@@ -1,0 +1,131 @@
+//! Connections that see the same moment of a server, and two servers at moments that belong together.
+
+use std::time::Duration;
+
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::error::StepError;
+use crate::postgres::{Database, Lsn, Server};
+use crate::steps::StepContext;
+use crate::units::Span;
+
+/// How long the standby may take to replay what its source has written.
+const REPLAY: Duration = Duration::from_mins(2);
+
+/// The same text for the same value, whatever the server's or the user's own settings say; and nothing that ends a long
+/// look.
+const SETTINGS: &str = "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC'; \
+    set extra_float_digits = 3; set bytea_output = 'hex'; set xmlbinary = 'base64'; set lc_monetary = 'C'; \
+    set lc_numeric = 'C'; set search_path = pg_catalog; set row_security = off; set statement_timeout = 0; set lock_timeout = 0; \
+    set idle_in_transaction_session_timeout = 0; set jit = off; set client_min_messages = warning";
+
+/// A snapshot of one database of one server, and connections that see it.
+pub(super) struct Session<'a> {
+    ctx: &'a StepContext,
+    server: Server,
+    database: String,
+    /// Keeps the snapshot alive.
+    leader: Database,
+    snapshot: String,
+}
+
+impl<'a> Session<'a> {
+    /// Takes a snapshot now.
+    pub(super) async fn open(ctx: &'a StepContext, server: &Server, database: &str) -> Result<Self, StepError> {
+        let leader = live(ctx, server, database).await?;
+        leader.orders("begin to compare", "begin isolation level repeatable read read only").await?;
+        let snapshot = one(&leader, "take a snapshot", "select pg_export_snapshot()").await?;
+        Ok(Self { ctx, server: server.clone(), database: database.to_owned(), leader, snapshot })
+    }
+
+    /// The connection that took it.
+    pub(super) fn leader(&self) -> &Database {
+        &self.leader
+    }
+
+    /// Another connection that sees the same.
+    pub(super) async fn join(&self) -> Result<Database, StepError> {
+        let worker = live(self.ctx, &self.server, &self.database).await?;
+        let sql = format!("begin isolation level repeatable read read only; set transaction snapshot '{}'", self.snapshot);
+        worker.orders("share a snapshot", &sql).await?;
+        Ok(worker)
+    }
+}
+
+/// A connection that sees what is there at each moment.
+pub(super) async fn live(ctx: &StepContext, server: &Server, database: &str) -> Result<Database, StepError> {
+    let connection = ctx.reach().connect_to(server, database).await?;
+    connection.orders("set up a connection", SETTINGS).await?;
+    Ok(connection)
+}
+
+/// The rows of a question, as texts.
+pub(super) async fn rows(database: &Database, doing: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, StepError> {
+    let said = database.said(doing, sql).await?;
+    let rows = said.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()),
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+/// The first column of the first row.
+pub(super) async fn one(database: &Database, doing: &str, sql: &str) -> Result<String, StepError> {
+    let row = rows(database, doing, sql).await?.into_iter().next();
+    row.and_then(|row| row.into_iter().next().flatten()).ok_or_else(|| {
+        StepError::permanent(format!("cannot {doing} on `{}`: there is no answer", database.title()))
+            .help("is this a PostgreSQL server, of version 12 or later?")
+    })
+}
+
+/// Which of the two follows the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// The target is a standby.
+    To,
+    /// The source is.
+    From,
+    /// None of them.
+    Neither,
+}
+
+impl Follows {
+    pub(super) async fn of(from: &Database, to: &Database) -> Result<Self, StepError> {
+        let is_standby = "select pg_is_in_recovery()";
+        let from = one(from, "look whether it is a standby", is_standby).await? == "t";
+        let to = one(to, "look whether it is a standby", is_standby).await? == "t";
+        match (from, to) {
+            (false, true) => Ok(Self::To),
+            (true, false) => Ok(Self::From),
+            _ => Ok(Self::Neither),
+        }
+    }
+}
+
+/// Waits until the standby has replayed all that the other has written by now.
+pub(super) async fn caught_up(ctx: &StepContext, leads: &Database, follows: &Database) -> Result<(), StepError> {
+    let written = one(leads, "ask how far it has written", "select pg_current_wal_insert_lsn()").await?;
+    let unreadable = |error: String| StepError::permanent(error).help("is this a PostgreSQL server?");
+    let written: Lsn = written.parse().map_err(unreadable)?;
+    let started = ctx.clock.monotonic();
+    loop {
+        let replayed = one(follows, "ask how far it has replayed", "select coalesce(pg_last_wal_replay_lsn(), '0/0')").await?;
+        let replayed: Lsn = replayed.parse().map_err(unreadable)?;
+        // Where nothing happens, the last record may begin before what counts as written ends.
+        if replayed >= written || written.behind(replayed) == 0 {
+            return Ok(());
+        }
+        if ctx.clock.monotonic().saturating_sub(started) > REPLAY {
+            return Err(StepError::transient(format!(
+                "`{}` has not replayed {written} within {}: it is at {replayed}",
+                follows.title(),
+                Span(REPLAY)
+            ))
+            .help("see whether its replay is paused or far behind; `postgres.catch_up` waits for it"));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            () = ctx.cancel.cancelled() => return Err(ctx.stopped()),
+        }
+    }
+}
