@@ -33,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(10);
 /// A body goes out in pieces of this size, so that a slow upload is told from a hanging one.
 const PIECE: usize = 1 << 20;
+/// A body is read in pieces of at most this size: what is read then is still in the processor's cache when it is put to the
+/// rest. Beginnings of answers have to fit too.
+const READ: usize = 128 << 10;
 /// An announced length is trusted so far before the bytes have come.
 const MOST_AHEAD: u64 = 256 << 20;
 
@@ -86,6 +89,7 @@ impl Transport {
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         Ok(Self::Direct(Box::new(
             Client::builder(TokioExecutor::new())
+                .http1_max_buf_size(READ)
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)

@@ -1,7 +1,8 @@
 //! How much is done at once: found by trying, as long as nobody says a number.
 //!
-//! The number of places doubles while that moves more, then stays, and is tried a little higher now and then. A service
-//! that asks for fewer requests (429, 503) halves it.
+//! The number of places doubles while that moves much more, then stays, and is tried a little higher and a little lower
+//! in turns: more places than move more only cost memory, and with it CPU time. A service that asks for fewer requests
+//! (429, 503) halves it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +20,14 @@ const LOOK: Duration = Duration::from_millis(150);
 const LONG_LOOK: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a service asked for fewer requests.
 const CARE: Duration = Duration::from_secs(5);
-/// How long a level is kept before a higher one is tried again.
+/// How long a level is kept before another one is tried.
 const STAY: Duration = Duration::from_secs(3);
+/// Twice the places have to move so much more for another doubling.
+const WORTH_DOUBLING: f64 = 1.25;
+/// And so much more to be kept at all; a quarter more of them, too.
+const WORTH_KEEPING: f64 = 1.1;
+/// A quarter less of them is kept if so much is still moved.
+const AS_GOOD: f64 = 0.97;
 
 /// Places for requests. Their number may change while they are taken.
 #[derive(Debug)]
@@ -96,7 +103,7 @@ enum Phase {
     Rising,
     /// It is kept until then.
     Steady { until: Duration },
-    /// A little more is tried; it was this.
+    /// A little more or less is tried; it was this.
     Trying { before: usize },
 }
 
@@ -108,9 +115,13 @@ pub struct Level {
     best: f64,
     /// When the look began, and what had been done and refused by then.
     since: Duration,
-    work: u64,
     ends: u64,
     refused: u64,
+    /// From when on it counts what is moved, and what had been by then: not before the first request has ended. Connections are
+    /// made and requests sent at first, and that moves nothing.
+    counts: Option<(Duration, u64)>,
+    /// Whether a higher number is tried next.
+    is_up_next: bool,
     was_full: bool,
     highest: usize,
 }
@@ -121,7 +132,8 @@ impl Level {
         let limit = fixed.map_or(FIRST, |fixed| fixed.max(1) as usize);
         let phase = if fixed.is_some() { Phase::Fixed } else { Phase::Rising };
         let gate = Gate::new(limit);
-        Self { gate, phase, best: 0.0, since: now, work: 0, ends: 0, refused: 0, was_full: false, highest: limit }
+        let (since, highest) = (now, limit);
+        Self { gate, phase, best: 0.0, since, ends: 0, refused: 0, counts: None, is_up_next: true, was_full: false, highest }
     }
 
     /// Where places are taken.
@@ -145,29 +157,38 @@ impl Level {
                 self.best = 0.0;
                 self.phase = Phase::Steady { until: now + CARE };
             }
-            self.begin(now, work, ends);
+            self.begin(now, ends);
             return;
         }
+        let counts = match self.counts {
+            Some(counts) => counts,
+            None if ends > self.ends => *self.counts.insert((now, work)),
+            None => return,
+        };
         self.was_full |= self.gate.waiting.load(Ordering::Relaxed) > 0;
         let took = now.saturating_sub(self.since);
         if took < LOOK || (ends - self.ends < limit as u64 && took < LONG_LOOK) {
             return;
         }
-        let rate = (work - self.work) as f64 / took.as_secs_f64();
+        let counted = now.saturating_sub(counts.0);
+        if counted < LOOK / 2 {
+            return;
+        }
+        let rate = work.saturating_sub(counts.1) as f64 / counted.as_secs_f64();
         // Places that nobody waits for teach nothing.
         let was_full = self.was_full;
-        self.begin(now, work, ends);
+        self.begin(now, ends);
         if !was_full {
             return;
         }
         match self.phase {
             Phase::Fixed => {}
-            Phase::Rising if rate > self.best * 1.1 && limit < MOST => {
+            Phase::Rising if rate > self.best * WORTH_DOUBLING && limit < MOST => {
                 self.best = rate;
                 self.gate.set((limit * 2).min(MOST));
             }
             Phase::Rising => {
-                if rate < self.best * 1.02 {
+                if rate < self.best * WORTH_KEEPING {
                     self.gate.set((limit / 2).max(1));
                 }
                 self.best = self.best.max(rate);
@@ -175,25 +196,34 @@ impl Level {
             }
             Phase::Steady { until } => {
                 self.best = if self.best == 0.0 { rate } else { 0.7 * self.best + 0.3 * rate };
-                if now >= until && limit < MOST {
-                    self.gate.set((limit + limit.div_ceil(4)).min(MOST));
+                if now >= until {
+                    let quarter = limit.div_ceil(4);
+                    let is_up = limit < MOST && (self.is_up_next || limit <= FIRST);
+                    self.gate.set(if is_up { (limit + quarter).min(MOST) } else { (limit - quarter).max(FIRST) });
+                    self.is_up_next = !is_up;
                     self.phase = Phase::Trying { before: limit };
                 }
             }
             Phase::Trying { before } => {
-                if rate > self.best * 1.05 {
-                    self.best = rate;
-                } else {
-                    self.gate.set(before);
-                }
+                let is_up = limit > before;
                 self.phase = Phase::Steady { until: now + STAY };
+                if rate <= self.best * if is_up { WORTH_KEEPING } else { AS_GOOD } {
+                    self.gate.set(before);
+                } else {
+                    self.best = rate;
+                    if is_up {
+                        // What comes now may be of another kind than what came before.
+                        self.gate.set((limit * 2).min(MOST));
+                        self.phase = Phase::Rising;
+                    }
+                }
             }
         }
         self.highest = self.highest.max(self.gate.limit());
     }
 
-    fn begin(&mut self, now: Duration, work: u64, ends: u64) {
-        (self.since, self.work, self.ends, self.was_full) = (now, work, ends, false);
+    fn begin(&mut self, now: Duration, ends: u64) {
+        (self.since, self.ends, self.counts, self.was_full) = (now, ends, None, false);
     }
 }
 
@@ -201,26 +231,64 @@ impl Level {
 mod tests {
     use super::*;
 
-    /// A service that moves more with more places up to so many, seen a hundred times.
-    fn settle(useful: usize, refused_above: usize) -> usize {
-        let mut level = Level::new(None, Duration::ZERO);
-        let (mut now, mut work, mut refused) = (Duration::ZERO, 0, 0);
-        for _ in 0..100 {
-            let limit = level.gate.limit();
-            now += Duration::from_millis(200);
-            work += 1_000_000 * limit.min(useful) as u64;
-            refused += u64::from(limit > refused_above);
-            level.gate.waiting.store(1, Ordering::Relaxed);
-            level.look(now, work, work / 1000, refused);
+    /// A service that moves more with more places up to so many, seen so often.
+    struct Service {
+        level: Level,
+        now: Duration,
+        work: u64,
+        refused: u64,
+    }
+
+    impl Service {
+        fn new() -> Self {
+            Self { level: Level::new(None, Duration::ZERO), now: Duration::ZERO, work: 0, refused: 0 }
         }
-        level.gate.limit()
+
+        fn look(&mut self, times: usize, useful: usize, refused_above: usize) -> usize {
+            for _ in 0..times {
+                let limit = self.level.gate.limit();
+                self.now += Duration::from_millis(100);
+                self.work += 1_000_000 * limit.min(useful) as u64;
+                self.refused += u64::from(limit > refused_above);
+                self.level.gate.waiting.store(1, Ordering::Relaxed);
+                self.level.look(self.now, self.work, self.work / 1000, self.refused);
+            }
+            self.level.gate.limit()
+        }
+    }
+
+    fn settle(useful: usize, refused_above: usize) -> usize {
+        Service::new().look(100, useful, refused_above)
     }
 
     #[test]
     fn it_rises_as_long_as_that_moves_more() {
-        assert_eq!(settle(1000, 1000), MOST);
+        assert_eq!(Service::new().look(12, 1000, 1000), MOST, "in a second or so");
+        assert!(settle(1000, 1000) >= MOST * 3 / 4, "{}", settle(1000, 1000));
         assert!((50..=128).contains(&settle(100, 1000)), "{}", settle(100, 1000));
         assert_eq!(settle(1, 1000), FIRST);
+    }
+
+    #[test]
+    fn what_moves_no_more_is_given_back() {
+        let mut service = Service::new();
+        assert!(service.look(100, 1000, 1000) >= MOST * 3 / 4);
+        let later = service.look(600, 60, 1000);
+        assert!((FIRST..=90).contains(&later), "{later}");
+        let again = service.look(100, 1000, 1000);
+        assert!(again >= 128, "what comes then is of another kind: {again}");
+    }
+
+    #[test]
+    fn nothing_counts_before_the_first_request_has_ended() {
+        let mut level = Level::new(None, Duration::ZERO);
+        let at = Duration::from_millis;
+        level.gate.waiting.store(1, Ordering::Relaxed);
+        // Two seconds until the first ends, then a hundred a second: no more come with twice the places.
+        for (now, ends) in [(1000, 0), (2000, 1), (2400, 41), (2500, 51), (2900, 91), (3500, 151), (4000, 200), (5000, 300)] {
+            level.look(at(now), ends * 1_000_000, ends, 0);
+        }
+        assert_eq!(level.gate.limit(), FIRST);
     }
 
     #[test]
