@@ -89,6 +89,22 @@ enum What {
         #[arg(long, value_name = "NAME")]
         point: Option<String>,
     },
+    /// Whether there is a whole backup of this name
+    #[command(hide = true)]
+    Has {
+        #[command(flatten)]
+        place: Place,
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Remove a backup
+    #[command(hide = true)]
+    Rm {
+        #[command(flatten)]
+        place: Place,
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
     /// List the whole backups of an archive
     Ls {
         #[command(flatten)]
@@ -99,7 +115,11 @@ enum What {
 impl Base {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Fault> {
         let place = match &self.what {
-            What::Push { place, .. } | What::Fetch { place, .. } | What::Ls { place } => place,
+            What::Push { place, .. }
+            | What::Fetch { place, .. }
+            | What::Ls { place }
+            | What::Rm { place, .. }
+            | What::Has { place, .. } => place,
         };
         let archive = place.open()?;
         let file = std::path::absolute(&place.archive).map_err(|error| Fault::wrong("cannot find the settings").cause(error))?;
@@ -161,6 +181,16 @@ impl Base {
                     let (name, bytes) = (&restored.summary.name, ByteSize(restored.summary.bytes));
                     context.out.text(&format!("{name}: {files}, {bytes} in {}", wanted.data.display()))?;
                 }
+            }
+            What::Rm { name, .. } => {
+                let objects = block_on(base::remove(&archive, &name))?.map_err(failed)?;
+                if context.out.json {
+                    context.out.json_line(&json!({ "ferry": 1, "name": name, "objects": objects }))?;
+                }
+            }
+            What::Has { name, .. } => {
+                let found = block_on(Backup::read(&archive, &name))?.map_err(failed)?.is_some();
+                context.out.json_line(&json!({ "ferry": 1, "name": name, "found": found }))?;
             }
             What::Ls { .. } => {
                 let backups = block_on(async {

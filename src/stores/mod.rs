@@ -115,6 +115,19 @@ impl Stores {
         self.open_as(place, base, Some(owner))
     }
 
+    /// What another program needs to open a place: the place, and the options of the store that it names, marks in place of
+    /// secrets. What this machine's environment adds is not among them.
+    pub fn told(&self, place: &str) -> Result<(String, BTreeMap<String, StoreOptions>), StepError> {
+        let Place::Named { store, prefix } = Place::parse(place)? else { return Ok((place.to_owned(), BTreeMap::new())) };
+        let options = self.inner.definitions.get(&store).ok_or_else(|| self.unknown(&store, place))?;
+        if options.get("scheme").is_none_or(|scheme| scheme.to_string() != rclone::SCHEME) {
+            return Ok((format!("{store}:{prefix}"), [(store, options.clone())].into()));
+        }
+        let path = place.split_once(':').map_or("", |(_, path)| path);
+        let (options, prefix) = rclone::expand(options, path, &self.inner.vault)?;
+        Ok((format!("{store}:{prefix}"), [(store, options)].into()))
+    }
+
     /// The buckets of the service that a place stands for: `s3://`, or a store without a bucket. `None` when the place
     /// lies in one already.
     pub async fn buckets(&self, place: &str, base: &Path) -> Result<Option<Vec<Bucket>>, StepError> {

@@ -56,6 +56,7 @@ pub fn cases() -> Vec<Case> {
     let acts_on_hosts = |case: &Case| matches!(case.uses, "command" | "file.write" | "validate.command");
     let mut cases = all();
     cases.extend(crate::watched::cases());
+    cases.extend(crate::archived::cases());
     cases.retain(|case| crate::over_ssh::host().is_none() || acts_on_hosts(case));
     cases
 }

@@ -1,5 +1,6 @@
 //! The questions that every step type has to answer, put to every step type that there is.
 
+mod archived;
 mod cases;
 mod over_ssh;
 #[path = "../parts/mod.rs"]

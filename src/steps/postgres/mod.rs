@@ -1,5 +1,6 @@
 //! Step types that move PostgreSQL clusters: copies that follow, and the cutover to them.
 
+mod archive;
 mod catch_up;
 mod compare;
 mod cutover;
@@ -9,6 +10,7 @@ mod replica;
 mod statement;
 mod validate;
 
+pub use archive::{BaseBackup, RestoreCluster, WalShip};
 pub use catch_up::CatchUp;
 pub use compare::Compare;
 pub use cutover::Cutover;

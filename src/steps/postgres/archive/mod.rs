@@ -1,0 +1,10 @@
+//! Step types that move a cluster through a store: its log, base backups, and clusters made of both.
+
+mod backup;
+mod kit;
+mod restore;
+mod ship;
+
+pub use backup::BaseBackup;
+pub use restore::RestoreCluster;
+pub use ship::WalShip;
