@@ -1,5 +1,6 @@
 //! A folder of its own for each test, and the binary in it.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -98,6 +99,31 @@ impl Started {
         let child = self.child.as_mut().expect("it has not been waited for");
         child.kill().expect("it can be killed");
         child.wait().expect("it can be waited for");
+    }
+
+    /// `kill -9` when it has written so many lines and begins the next. Whether it came to that.
+    pub fn kill_at_line(&mut self, number: usize) -> bool {
+        let child = self.child.as_mut().expect("it has not been waited for");
+        let told = BufReader::new(child.stdout.take().expect("a pipe"));
+        let has_come = told.lines().nth(number).is_some();
+        let _ = child.kill();
+        child.wait().expect("it can be waited for");
+        has_come
+    }
+
+    /// `kill -9` some time after it has written a line with this text. Whether it came to that.
+    pub fn kill_after(&mut self, text: &str, later: Duration) -> bool {
+        let child = self.child.as_mut().expect("it has not been waited for");
+        let mut told = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let has_come = told.any(|line| line.contains(text));
+        if has_come {
+            // Its pipe is read on, so that it does not wait for a reader.
+            std::thread::spawn(move || told.for_each(drop));
+            std::thread::sleep(later);
+        }
+        let _ = child.kill();
+        let ended = child.wait().expect("it can be waited for");
+        has_come && ended.code().is_none()
     }
 
     /// Sends a signal by name.

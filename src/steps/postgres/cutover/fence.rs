@@ -61,15 +61,24 @@ pub(super) async fn stage(owner: &Owner, files: &Files, key: &str) -> Result<(),
     owner.write(&files.hba, hba::fence(&text, key)).await
 }
 
-/// Takes the fence away, if it stands: the file, and what the server has read. Whether it stood.
-pub(super) async fn lift(owner: &Owner, files: &Files, data: &str, key: &str) -> Result<bool, StepError> {
+/// Takes the fence away, if it stands: the file, and what the server has read. `is_open` waits until the server lets
+/// somebody in: it reads its file when it comes to it, and a pooler that is turned away until then tells its clients.
+pub(super) async fn lift(
+    owner: &Owner,
+    files: &Files,
+    data: &str,
+    key: &str,
+    is_open: impl Future<Output = ()>,
+) -> Result<bool, StepError> {
     let text = owner.read(&files.hba).await?.unwrap_or_default();
     let stood = hba::is_fence(&text, key);
     if stood {
         owner.script("put pg_hba.conf back", r#"[ -e "$2" ] && mv -f "$2" "$1""#, &[&files.hba, &files.kept]).await?;
-        if owner.is_running(data).await? {
-            owner.reload(data).await?;
-        }
+    }
+    // The script goes last: while it is there the server may have read the fence, though the file is back.
+    if (stood || owner.read(&files.gate).await?.is_some()) && owner.is_running(data).await? {
+        owner.reload(data).await?;
+        is_open.await;
     }
     owner.script("remove what the fence needed", r#"rm -f "$1" "$2""#, &[&files.gate, &files.kept]).await?;
     Ok(stood)

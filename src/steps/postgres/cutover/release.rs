@@ -1,17 +1,33 @@
 //! The way back from before the pivot: no pause, no fence, the old primary serves.
 
+use std::time::Duration;
+
 use super::router::Task;
 use super::{Before, Cutover, fence};
 use crate::error::StepError;
 use crate::postgres::{Owner, Reach};
 use crate::steps::StepContext;
 
+/// How often, and how many times, is looked whether the old primary lets somebody in again.
+const EVERY: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 100;
+
 impl Cutover {
     /// Puts everything back, from whatever state before the pivot. First the fence, so that clients that go on are let in.
     pub(super) async fn release(&self, ctx: &StepContext, reach: &Reach, before: &Before) -> Result<(), StepError> {
         let task = self.task(reach);
         let owner = Owner::of(reach, &self.replica.from)?;
-        let lifted = fence::lift(&owner, &self.files(before, task.key), &before.source.data, task.key).await;
+        let is_open = async {
+            for _ in 0..LOOKS {
+                if reach.connect(&self.replica.from).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(EVERY).await;
+            }
+            // The fence is gone all the same, and the pause has to end.
+            ctx.warn(format!("`{}` still lets nobody in", self.replica.from.title()));
+        };
+        let lifted = fence::lift(&owner, &self.files(before, task.key), &before.source.data, task.key, is_open).await;
         // A pause is ended also when the fence stands: an error is better for clients than no answer.
         let mut first = lifted.as_ref().err().map(ToString::to_string);
         let mut failed = lifted.err();

@@ -132,6 +132,9 @@ impl Replica {
             ("keepalives_idle", "5"),
             ("keepalives_interval", "2"),
             ("keepalives_count", "3"),
+            // And at the source: a sender that is stuck in a cut connection would hold the slot, and with it whoever waits
+            // for the slot, for a quarter of an hour.
+            ("options", "-ctcp_user_timeout=10000"),
         ];
         parts.extend(self.ca.as_deref().map(|ca| ("sslrootcert", ca)));
         parts.extend(more);
