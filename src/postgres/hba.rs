@@ -19,13 +19,14 @@ pub fn without_lines(text: &str, key: &str) -> String {
 }
 
 /// A file that lets in only who replicates, by the rules of the file in place, and turns everybody else away, whatever
-/// way they come. What is open when it is loaded stays open.
-pub fn fence(text: &str, key: &str) -> String {
+/// way they come. Lines that were added under the key `copy` stay too. What is open when it is loaded stays open.
+pub fn fence(text: &str, key: &str, copy: &str) -> String {
+    let ours = mark(copy);
     let mut fence = format!("{}: nobody is let in while the database moves; the file before it is beside it\n", mark(key));
     for line in text.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         // Only the keyword means replication; a list or the quoted name of a database does not.
-        if !line.trim_start().starts_with('#') && fields.get(1) == Some(&"replication") {
+        if !line.trim_start().starts_with('#') && (fields.get(1) == Some(&"replication") || line.trim_end().ends_with(&ours)) {
             fence.push_str(line);
             fence.push('\n');
         }
@@ -60,10 +61,10 @@ mod tests {
 
     #[test]
     fn a_fence_leaves_only_replication() {
-        let fence = fence(FILE, "k1");
+        let fence = fence(&with_lines(FILE, &["host \"shop\" x ::1/128 md5".to_owned()], "k0"), "k1", "k0");
         assert!(is_fence(&fence, "k1") && !is_fence(&fence, "k2") && !is_fence(FILE, "k1"));
         let rules: Vec<&str> = fence.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(rules[0], "host replication old 10.0.0.9/32 md5");
-        assert!(rules[1..].iter().all(|rule| rule.ends_with("reject")) && rules.len() == 5, "{fence}");
+        assert_eq!(rules[..2], ["host \"shop\" x ::1/128 md5 # ferry k0", "host replication old 10.0.0.9/32 md5"]);
+        assert!(rules[2..].iter().all(|rule| rule.ends_with("reject")) && rules.len() == 6, "{fence}");
     }
 }

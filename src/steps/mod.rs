@@ -112,6 +112,7 @@ pub fn builtin() -> Registry {
         .with::<postgres::Compare>()
         .with::<postgres::Cutover>()
         .with::<postgres::Failback>()
+        .with::<postgres::Logical>()
         .with::<postgres::Query>()
         .with::<postgres::Replica>()
         .with::<http::ProbeHttp>()

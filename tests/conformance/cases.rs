@@ -339,6 +339,13 @@ fn all() -> Vec<Case> {
             nothing,
             End::Failed,
         ),
+        case(
+            "rows of no server",
+            "postgres.logical",
+            |_| json!({ "from": server(5432), "to": server(5433) }),
+            nothing,
+            End::Failed,
+        ),
         case("catch up with no server", "postgres.catch_up", |_| json!({ "replica": replica() }), nothing, End::Failed),
         case("wait for a time", "wait", |_| json!({ "for": "20ms" }), nothing, End::Well),
         case("wait until an instant", "wait", |_| json!({ "until": "2020-01-01T00:00:00Z" }), nothing, End::Well),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::cutover::CutOver;
+use super::cutover::{CutOver, Method};
 use super::replica::{self, Replica, Replicated};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
@@ -110,6 +110,10 @@ with:
         let reach = ctx.reach();
         let (data, bin) = self.old()?;
         let (primary, new) = (&self.cutover.primary, &self.cutover.old);
+        if self.cutover.method == Method::Logical {
+            return Err(StepError::permanent("the cutover was by rows: the old server has other files and cannot follow")
+                .help("copy back with `postgres.logical`, the other way round"));
+        }
         let (_, cluster) = reach.cluster(primary).await?;
         if cluster.in_recovery {
             return Err(StepError::needs_person(format!("`{}` is no primary", primary.title()))
@@ -163,7 +167,7 @@ with:
         let fence = &self.cutover.fence;
         let text = owner.read(&fence.hba_file).await?.unwrap_or_default();
         if !hba::is_fence(&text, &fence.key) {
-            owner.write(&fence.hba_file, hba::fence(&text, &fence.key)).await?;
+            owner.write(&fence.hba_file, hba::fence(&text, &fence.key, before.standby.name())).await?;
         }
         self.replica().take_back(ctx, &before.standby).await
     }

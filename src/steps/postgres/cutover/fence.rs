@@ -47,7 +47,7 @@ impl Files {
 }
 
 /// Puts the fence into its place; the server does not read it yet.
-pub(super) async fn stage(owner: &Owner, files: &Files, key: &str) -> Result<(), StepError> {
+pub(super) async fn stage(owner: &Owner, files: &Files, key: &str, copy: &str) -> Result<(), StepError> {
     let missing = || StepError::permanent(format!("there is no `{}` on `{}`", files.hba, owner.host()));
     let text = owner.read(&files.hba).await?.ok_or_else(missing)?;
     owner.write(&files.gate, GATE).await?;
@@ -58,7 +58,7 @@ pub(super) async fn stage(owner: &Owner, files: &Files, key: &str) -> Result<(),
     owner
         .script("keep pg_hba.conf", r#"cp -p "$1" "$2.new" && sync "$2.new" && mv -f "$2.new" "$2""#, &[&files.hba, &files.kept])
         .await?;
-    owner.write(&files.hba, hba::fence(&text, key)).await
+    owner.write(&files.hba, hba::fence(&text, key, copy)).await
 }
 
 /// Takes the fence away, if it stands: the file, and what the server has read. `is_open` waits until the server lets
@@ -108,10 +108,12 @@ impl Cutover {
     }
 
     fn fence_statement(&self, files: &Files, key: &str, millis: u64) -> String {
-        let slot = quote_literal(&self.replica.slot);
-        let psql = format!("{}/psql", self.replica.from.bin.as_deref().unwrap_or_default());
+        let slots: Vec<String> = self.replica.slots().iter().map(|slot| quote_literal(slot)).collect();
+        let (slots, count) = (slots.join(", "), slots.len());
+        let psql = format!("{}/psql", self.replica.from().bin.as_deref().unwrap_or_default());
         let shell = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
-        let words = [files.gate.as_str(), "POSTMASTER", &psql, &self.replica.from.socket, &self.replica.from.port.to_string()];
+        let words =
+            [files.gate.as_str(), "POSTMASTER", &psql, &self.replica.from().socket, &self.replica.from().port.to_string()];
         let words: Vec<String> = words.iter().map(|word| shell(word)).collect();
         let program = format!("sh {}", words.join(" "));
         // Outside of a transaction, each statement by itself. What is replicated on its own is not waited for: a standby
@@ -137,8 +139,8 @@ impl Cutover {
              select pg_logical_emit_message(true, 'ferry', 'fence');
              do $$ declare at pg_lsn := pg_current_wal_flush_lsn(); late timestamptz := clock_timestamp() + {millis} * interval '1 ms'; begin
                loop
-                 exit when exists (select from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
-                                   where s.slot_name = {slot} and r.flush_lsn >= at);
+                 exit when {count} = (select count(*) from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
+                                      where s.slot_name in ({slots}) and r.flush_lsn >= at);
                  if clock_timestamp() > late then raise 'the standby does not get the last of the log' using errcode = 'query_canceled'; end if;
                  perform pg_stat_clear_snapshot(), pg_sleep(0.0005);
                end loop;

@@ -1,11 +1,13 @@
 //! `postgres.cutover`: clients go over from a server to its standby within a fraction of a second.
 
 mod fence;
+mod follower;
 mod forecast;
 mod outcome;
 mod protocol;
 mod release;
 mod router;
+mod sequences;
 
 use std::time::Duration;
 
@@ -16,11 +18,12 @@ use serde_json::Value;
 use self::fence::Files;
 pub use self::outcome::CutOver;
 
+use self::follower::Follower;
+pub use self::follower::Method;
 use self::router::{Router, Seen, Task};
-use super::replica::Replicated;
 use crate::catalogue::{Interrupted, Pivot, Traits, Undo};
 use crate::error::StepError;
-use crate::postgres::{Cluster, Reach, lag};
+use crate::postgres::{Cluster, Reach};
 use crate::steps::{Preview, Step, StepContext};
 use crate::units::{ByteSize, Span};
 
@@ -44,8 +47,8 @@ use crate::units::{ByteSize, Span};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cutover {
-    /// The outputs of a `postgres.replica`.
-    replica: Replicated,
+    /// The outputs of a `postgres.replica` or of a `postgres.logical`.
+    replica: Follower,
     /// The ways that clients take to the server; all of them.
     #[serde(default)]
     routers: Vec<Router>,
@@ -107,7 +110,7 @@ impl Cutover {
     }
 
     fn task<'a>(&'a self, reach: &'a Reach) -> Task<'a> {
-        Task { reach, replica: &self.replica, key: &reach.application, watchdog: self.watchdog.0 }
+        Task { reach, from: self.replica.from(), to: self.replica.to(), key: &reach.application, watchdog: self.watchdog.0 }
     }
 
     fn files(&self, before: &Before, key: &str) -> Files {
@@ -116,22 +119,21 @@ impl Cutover {
 
     async fn look(&self, ctx: &StepContext) -> Result<Before, StepError> {
         let reach = Self::reach(ctx);
-        let (from, to) = (&self.replica.from, &self.replica.to);
+        let (from, to) = (self.replica.from(), self.replica.to());
         let (database, source) = reach.cluster(from).await?;
         let (_, target) = reach.cluster(to).await?;
-        if source.in_recovery || !target.in_recovery || source.system_identifier != target.system_identifier {
-            return Err(StepError::needs_person(format!("`{}` is no standby of `{}`", to.title(), from.title()))
+        let is_standby = target.in_recovery && source.system_identifier == target.system_identifier;
+        let is_other = !target.in_recovery && source.system_identifier != target.system_identifier;
+        if source.in_recovery || !(if self.replica.method() == Method::Physical { is_standby } else { is_other }) {
+            return Err(StepError::needs_person(format!("`{}` does not follow `{}`", to.title(), from.title()))
                 .help("look which of the two is the primary: somebody has promoted one of them"));
         }
-        let Some(lag) = lag(&database, &self.replica.slot).await? else {
-            return Err(StepError::transient(format!("`{}` is not connected to `{}`", to.title(), from.title()))
-                .help("its log says why; `postgres.replica` connects it"));
-        };
+        let lag = self.connected(&database).await?;
         let mut warnings = self.differences(&source, &target);
         warnings.extend(forecast::others_who_write(&database).await?);
         let mut routers = Vec::new();
         for router in &self.routers {
-            let seen = router.look(&reach, &self.replica).await?;
+            let seen = router.look(&reach, to).await?;
             warnings.extend(seen.warnings.clone());
             routers.push(seen);
         }
@@ -149,7 +151,8 @@ impl Cutover {
                 found.push(format!("`{name}` is {value} at the source and {} at the target", target.limit(name)));
             }
         }
-        if source.collations != target.collations {
+        // Rows bring no indexes along: they are built there.
+        if source.collations != target.collations && self.replica.method() == Method::Physical {
             found.push(format!(
                 "the text order of the operating system differs ({} at the source, {} at the target): indexes over text have to be built anew, `reindex`",
                 source.collations.join(", "),
@@ -157,7 +160,7 @@ impl Cutover {
             ));
         }
         if source.ssl && !target.ssl {
-            found.push(format!("`{}` offers TLS and `{}` does not", self.replica.from.title(), self.replica.to.title()));
+            found.push(format!("`{}` offers TLS and `{}` does not", self.replica.from().title(), self.replica.to().title()));
         }
         found
     }
@@ -190,11 +193,19 @@ with:
     }
 
     fn preview(&self, before: &Before) -> Preview {
-        let (from, to) = (self.replica.from.title(), self.replica.to.title());
+        let (from, to) = (self.replica.from().title(), self.replica.to().title());
         let routers: Vec<String> = self.routers.iter().map(Router::title).collect();
         let by = if routers.is_empty() { "without a router".to_owned() } else { format!("through {}", routers.join(" and ")) };
         Preview {
-            does: format!("fences `{from}`, promotes `{to}` ({} behind), leads clients to it {by}, stops `{from}`", before.lag),
+            does: match self.replica.method() {
+                Method::Physical => {
+                    format!("fences `{from}`, promotes `{to}` ({} behind), leads clients to it {by}, stops `{from}`", before.lag)
+                }
+                Method::Logical => format!(
+                    "fences `{from}`, carries sequences over to `{to}` ({} behind), leads clients to it {by}, stops `{from}`",
+                    before.lag
+                ),
+            },
             undo: "until the promote: lifts pause and fence, and the old primary serves; behind it nothing".to_owned(),
             warnings: before.warnings.clone(),
             ..Preview::default()

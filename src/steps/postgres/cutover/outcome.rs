@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Before, Cutover};
+use super::{Before, Cutover, Method};
 use crate::postgres::{Lsn, Server};
 use crate::units::Span;
 
@@ -17,6 +17,9 @@ pub struct CutOver {
     pub primary: Server,
     /// The old one: stopped, and fenced.
     pub old: Server,
+    /// How it was moved.
+    #[serde(default)]
+    pub method: Method,
     /// The old primary's fence.
     pub fence: Fence,
     /// Where the old primary's log ended for clients: all that was acknowledged lies before it. Nothing when an
@@ -69,8 +72,9 @@ impl Cutover {
     pub(super) fn outcome(&self, before: &Before, key: &str) -> CutOver {
         let files = self.files(before, key);
         CutOver {
-            primary: self.replica.to.clone(),
-            old: self.replica.from.clone(),
+            primary: self.replica.to().clone(),
+            old: self.replica.from().clone(),
+            method: self.replica.method(),
             fence: Fence { hba_file: files.hba, kept: files.kept, key: key.to_owned() },
             lsn: None,
             pause: None,

@@ -5,12 +5,15 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use super::super::replica::drop_user;
+use super::super::logical::{Subscribed, unsubscribe};
+use super::super::replica::{Replicated, drop_user};
+use super::follower::{Follower, Method};
 use super::outcome::{CutOver, Phases, span};
 use super::router::{Ready, Task};
+use super::sequences::{self, Sequences};
 use super::{Before, Cutover, fence};
 use crate::error::StepError;
-use crate::postgres::{Cluster, Database, Lsn, Owner, Reach, Stop, hba};
+use crate::postgres::{Cluster, Database, Lsn, Owner, Reach, Stop, hba, quote_name};
 use crate::steps::{Progress, StepContext};
 
 /// What is open and laid ready when a pause begins.
@@ -18,6 +21,7 @@ struct Prepared<'a> {
     source: Database,
     target: Database,
     routers: Vec<Ready<'a>>,
+    sequences: Vec<Sequences>,
 }
 
 impl Cutover {
@@ -25,8 +29,9 @@ impl Cutover {
         let reach = Self::reach(ctx);
         let task = self.task(&reach);
         let (target, cluster) = self.target(ctx, &reach).await?;
-        if !cluster.in_recovery && !Self::is_past(ctx) {
-            return Err(StepError::needs_person(format!("somebody else has promoted `{}`", self.replica.to.title()))
+        let is_primary = self.replica.method() == Method::Physical && !cluster.in_recovery;
+        if is_primary && !Self::is_past(ctx) {
+            return Err(StepError::needs_person(format!("somebody else has promoted `{}`", self.replica.to().title()))
                 .help("find out which of the two servers clients write to; nothing was changed"));
         }
         if Self::is_past(ctx) {
@@ -55,14 +60,14 @@ impl Cutover {
 
     /// The target and what it is. Past the pivot it is started when it does not run: nobody else serves clients then.
     async fn target(&self, ctx: &StepContext, reach: &Reach) -> Result<(Database, Cluster), StepError> {
-        let found = reach.cluster(&self.replica.to).await;
-        let (Err(_), true, Some(data), Some(bin)) = (&found, Self::is_past(ctx), &self.replica.to.data, &self.replica.to.bin)
+        let found = reach.cluster(self.replica.to()).await;
+        let (Err(_), true, Some(data), Some(bin)) = (&found, Self::is_past(ctx), &self.replica.to().data, &self.replica.to().bin)
         else {
             return found;
         };
-        let owner = Owner::of(reach, &self.replica.to)?;
-        owner.start(&self.replica.to, data, bin).await?;
-        reach.cluster(&self.replica.to).await
+        let owner = Owner::of(reach, self.replica.to())?;
+        owner.start(self.replica.to(), data, bin).await?;
+        reach.cluster(self.replica.to()).await
     }
 
     /// Whether a promote may have been sent. The run may be past a pivot that was another step's: this step's own mark
@@ -72,7 +77,7 @@ impl Cutover {
     }
 
     async fn attempt(&self, ctx: &StepContext, task: &Task<'_>, before: &Before, target: Database) -> Result<CutOver, Broken> {
-        let source = task.reach.connect(&self.replica.from).await?;
+        let source = task.reach.connect(self.replica.from()).await?;
         let say = |message: &str| ctx.progress(Progress { message: Some(message.to_owned()), ..Progress::default() });
         say("both servers write a checkpoint");
         // What is not on disk yet would be written inside the pause: a promote ends with it, and so does a fence.
@@ -85,13 +90,14 @@ impl Cutover {
         say("lays the fence ready");
         // From here on `release` has something to do. The journal knows that the step has started: a resumed run releases
         // first, and so does a rollback.
-        let owner = Owner::of(task.reach, &self.replica.from)?;
-        fence::stage(&owner, &self.files(before, task.key), task.key).await?;
+        let owner = Owner::of(task.reach, self.replica.from())?;
+        fence::stage(&owner, &self.files(before, task.key), task.key, self.replica.key()).await?;
+        let sequences = sequences::open(task.reach, &self.replica).await?;
         let routers = self.routers.iter().zip(&before.routers).map(|(router, seen)| router.prepare(task, seen));
         let routers = try_join_all(routers).await?;
         // Somebody may have begun a long transaction meanwhile.
         self.forecast(ctx, task.key, &source, &target).await?;
-        let prepared = Prepared { source, target, routers };
+        let prepared = Prepared { source, target, routers, sequences };
         let mut outcome = self.pause(ctx, task, before, &prepared).await?;
         outcome.forecast = Some(span(forecast));
         self.finish(ctx, task, before, &prepared.target).await.map_err(Broken::Behind)?;
@@ -105,7 +111,9 @@ impl Cutover {
         let left = || self.max_pause.0.saturating_sub(now().saturating_sub(start));
         ctx.log("the pause begins");
         // A runner that dies here leaves clients waiting until the watchdog lets them go on, to the old primary.
-        try_join_all(ready.routers.iter().map(|router| router.pause(left()))).await?;
+        let pausing = try_join_all(ready.routers.iter().map(|router| router.pause(left())));
+        let flushing = try_join_all(ready.sequences.iter().map(|database| database.flush_at_once(true)));
+        tokio::try_join!(pausing, flushing)?;
         let held = now();
         // A runner that dies here leaves the fence. Clients that the watchdog lets go on get errors until the run is
         // resumed or rolled back: nobody but `release` lifts a fence, for only the journal knows that no promote was sent.
@@ -115,6 +123,8 @@ impl Cutover {
         let fenced = tokio::time::timeout(left() + Duration::from_millis(500), fencing).await;
         let fenced =
             fenced.unwrap_or_else(|_| Err(StepError::transient(format!("`{}` does not answer in the pause", task.both().0))))?;
+        // Before the pivot: behind it, and after a crash, nobody can ask the old primary any more.
+        try_join_all(ready.sequences.iter().map(Sequences::carry)).await?;
         let closed = now();
         if left().is_zero() {
             return Err(Broken::Before(self.too_long()));
@@ -162,7 +172,11 @@ impl Cutover {
     }
 
     /// Promotes the target once it has applied the log up to there, and returns when it takes writes: one round trip.
+    /// A target with rows of its own takes writes already.
     async fn promote(&self, target: &Database, lsn: Option<Lsn>) -> Result<(), StepError> {
+        if self.replica.method() == Method::Logical {
+            return Ok(());
+        }
         let at = lsn.map(|lsn| {
             format!("while pg_is_in_recovery() and pg_last_wal_replay_lsn() < '{lsn}' loop perform pg_sleep(0.0005); end loop;")
         });
@@ -184,19 +198,11 @@ impl Cutover {
         if let Err(error) = self.stop_old(task.reach, before).await {
             ctx.warn(format!("`{from}` could not be stopped ({error}); its fence stands, stop it by hand"));
         }
-        for name in ["primary_conninfo", "primary_slot_name", "recovery_target_timeline"] {
-            target.orders("reset what made it a standby", &format!("alter system reset {name}")).await?;
-        }
-        target.orders("reload the configuration", "select pg_reload_conf()").await?;
-        if self.replica.user == self.replica.slot {
-            // It was made for the standby, and has come over with all else.
-            drop_user(target, &self.replica.user).await?;
+        match &self.replica {
+            Follower::Files(replica) => self.no_standby(task.reach, replica, target).await?,
+            Follower::Rows(rows) => self.no_subscriber(task.reach, rows, target).await?,
         }
         target.orders("write a checkpoint", "checkpoint").await?;
-        if let Some(data) = &self.replica.to.data {
-            let owner = Owner::of(task.reach, &self.replica.to)?;
-            owner.script("remove the password of the standby", r#"rm -f "$1/ferry.pgpass""#, &[data]).await?;
-        }
         for (router, seen) in self.routers.iter().zip(&before.routers) {
             router.forward(task, seen).await?;
             router.tidy(task).await?;
@@ -205,13 +211,40 @@ impl Cutover {
         Ok(())
     }
 
+    /// Nothing is left at the target of what made it a standby.
+    async fn no_standby(&self, reach: &Reach, replica: &Replicated, target: &Database) -> Result<(), StepError> {
+        for name in ["primary_conninfo", "primary_slot_name", "recovery_target_timeline"] {
+            target.orders("reset what made it a standby", &format!("alter system reset {name}")).await?;
+        }
+        target.orders("reload the configuration", "select pg_reload_conf()").await?;
+        if replica.user == replica.slot {
+            // It was made for the standby, and has come over with all else.
+            drop_user(target, &replica.user).await?;
+        }
+        let Some(data) = &replica.to.data else { return Ok(()) };
+        let owner = Owner::of(reach, &replica.to)?;
+        owner.script("remove the password of the standby", r#"rm -f "$1/ferry.pgpass""#, &[data]).await.map(drop)
+    }
+
+    /// Nothing is left at the target of what made it follow.
+    async fn no_subscriber(&self, reach: &Reach, rows: &Subscribed, target: &Database) -> Result<(), StepError> {
+        for name in &rows.databases {
+            unsubscribe(&reach.connect_to(&rows.to, name).await?, &rows.name).await?;
+            for mark in ["ferry.made", "ferry.schema"] {
+                let sql = format!("alter database {} reset {mark}", quote_name(name));
+                target.orders("remove the marks of the database", &sql).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn stop_old(&self, reach: &Reach, before: &Before) -> Result<(), StepError> {
-        let owner = Owner::of(reach, &self.replica.from)?;
-        owner.stop(&self.replica.from, &before.source.data, Stop::Immediate).await?;
+        let owner = Owner::of(reach, self.replica.from())?;
+        owner.stop(self.replica.from(), &before.source.data, Stop::Immediate).await?;
         // The line that let the standby in is of no use any more, should the file come back to its place.
         let kept = self.files(before, &reach.application).kept;
         let text = owner.read(&kept).await?.unwrap_or_default();
-        let without = hba::without_lines(&text, &self.replica.slot);
+        let without = hba::without_lines(&text, self.replica.key());
         if without != text { owner.write(&kept, without).await } else { Ok(()) }
     }
 }

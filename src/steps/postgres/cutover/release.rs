@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::follower::Method;
 use super::router::Task;
-use super::{Before, Cutover, fence};
+use super::{Before, Cutover, fence, sequences};
 use crate::error::StepError;
 use crate::postgres::{Owner, Reach};
 use crate::steps::StepContext;
@@ -16,16 +17,16 @@ impl Cutover {
     /// Puts everything back, from whatever state before the pivot. First the fence, so that clients that go on are let in.
     pub(super) async fn release(&self, ctx: &StepContext, reach: &Reach, before: &Before) -> Result<(), StepError> {
         let task = self.task(reach);
-        let owner = Owner::of(reach, &self.replica.from)?;
+        let owner = Owner::of(reach, self.replica.from())?;
         let is_open = async {
             for _ in 0..LOOKS {
-                if reach.connect(&self.replica.from).await.is_ok() {
+                if reach.connect(self.replica.from()).await.is_ok() {
                     return;
                 }
                 tokio::time::sleep(EVERY).await;
             }
             // The fence is gone all the same, and the pause has to end.
-            ctx.warn(format!("`{}` still lets nobody in", self.replica.from.title()));
+            ctx.warn(format!("`{}` still lets nobody in", self.replica.from().title()));
         };
         let lifted = fence::lift(&owner, &self.files(before, task.key), &before.source.data, task.key, is_open).await;
         // A pause is ended also when the fence stands: an error is better for clients than no answer.
@@ -36,6 +37,9 @@ impl Cutover {
                 first.get_or_insert_with(|| error.to_string());
                 failed.get_or_insert(error);
             }
+        }
+        if let Err(error) = self.unhurry(reach).await {
+            ctx.warn(format!("the subscription goes on flushing each transaction: {error}"));
         }
         match failed {
             None => {
@@ -49,6 +53,13 @@ impl Cutover {
         }
     }
 
+    async fn unhurry(&self, reach: &Reach) -> Result<(), StepError> {
+        for database in sequences::open(reach, &self.replica).await? {
+            database.flush_at_once(false).await?;
+        }
+        Ok(())
+    }
+
     /// Undo.
     pub(super) async fn put_back(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
         let reach = Self::reach(ctx);
@@ -56,7 +67,8 @@ impl Cutover {
             return Err(self.no_way_back());
         }
         // The journal says that no promote was sent. Somebody else may have sent one.
-        if let Ok((_, target)) = reach.cluster(&self.replica.to).await
+        if self.replica.method() == Method::Physical
+            && let Ok((_, target)) = reach.cluster(self.replica.to()).await
             && !target.in_recovery
         {
             return Err(self.no_way_back());
@@ -65,7 +77,7 @@ impl Cutover {
     }
 
     fn no_way_back(&self) -> StepError {
-        StepError::needs_person(format!("`{}` is the primary now: the cutover cannot be undone", self.replica.to.title())).help(
+        StepError::needs_person(format!("`{}` is the primary now: the cutover cannot be undone", self.replica.to().title())).help(
             "`ferry resume` goes forward; `postgres.failback` and another cutover go back without losing what was written since",
         )
     }
@@ -74,6 +86,6 @@ impl Cutover {
 impl Task<'_> {
     /// The two servers in messages.
     pub(super) fn both(&self) -> (String, String) {
-        (self.replica.from.title(), self.replica.to.title())
+        (self.from.title(), self.to.title())
     }
 }

@@ -115,6 +115,11 @@ pub struct Before {
 }
 
 impl Before {
+    /// The name of all that is made at the source.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A server that was a primary as the place of a standby.
     pub(super) fn of(cluster: Cluster, address: String, data: &str, bin: &str, name: &str) -> Self {
         let (data, bin, name) = (data.to_owned(), bin.to_owned(), name.to_owned());

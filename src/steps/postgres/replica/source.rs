@@ -38,18 +38,44 @@ impl Replica {
             source.rows("drop a slot that has lost its WAL", "select pg_drop_replication_slot($1)", &[name]).await?;
             source.rows("create a replication slot", slot, &[name]).await?;
         }
-        self.let_in(ctx, before, source, &password).await?;
+        self.let_in(ctx, before, source, &password, &[]).await?;
+        Ok(password)
+    }
+
+    /// A user that may read these databases and have changes of them sent to it. The password's mark.
+    pub(in crate::steps::postgres) async fn let_read(
+        &self,
+        ctx: &StepContext,
+        before: &Before,
+        source: &Database,
+        databases: &[String],
+    ) -> Result<Text, StepError> {
+        let password = make_user(ctx, source, &before.name).await?;
+        let grant = format!("grant pg_read_all_data to {}", quote_name(&before.name));
+        source.orders("let the user read", &grant).await?;
+        self.let_in(ctx, before, source, &password, databases).await?;
         Ok(password)
     }
 
     /// Tries to log in as the standby will, and adds a line for the address that the source sees when it has none.
-    async fn let_in(&self, ctx: &StepContext, before: &Before, source: &Database, password: &Text) -> Result<(), StepError> {
+    async fn let_in(
+        &self,
+        ctx: &StepContext,
+        before: &Before,
+        source: &Database,
+        password: &Text,
+        databases: &[String],
+    ) -> Result<(), StepError> {
         let reach = ctx.reach();
         let there = Owner::of(&reach, &self.to)?;
         let here = Owner::of(&reach, &self.from)?;
         let mut added: Option<String> = None;
         for _ in 0..RELOADS {
-            let conninfo = format!("{} replication=true", self.conninfo(before, &[]));
+            // Rows are sent by a sender that belongs to a database, files by one that does not.
+            let more = databases
+                .first()
+                .map_or(vec![("replication", "true")], |name| vec![("replication", "database"), ("dbname", name)]);
+            let conninfo = self.conninfo(before, &more);
             let argv = vec![format!("{}/psql", before.bin), "-wXAtqc".to_owned(), "IDENTIFY_SYSTEM".to_owned(), conninfo];
             let env = BTreeMap::from([("PGPASSWORD".to_owned(), password.clone())]);
             let finished = there.program(argv, env, &|_, _| {}).await?;
@@ -74,8 +100,11 @@ impl Replica {
             let width = if address.contains(':') { 128 } else { 32 };
             let line = |what: &str| format!("{kind} {what} {} {address}/{width} scram-sha-256", before.name);
             // `pg_rewind` reads files through an ordinary connection.
-            let more = self.may_rewind.then(|| line(&self.from.database));
-            let lines: Vec<String> = std::iter::once(line("replication")).chain(more).collect();
+            let lines: Vec<String> = match databases {
+                [] if self.may_rewind => vec![line("replication"), line(&quote_name(&self.from.database))],
+                [] => vec![line("replication")],
+                _ => databases.iter().map(|name| line(&quote_name(name))).collect(),
+            };
             ctx.log(format!("lets the standby in: {}", lines.join(", ")));
             here.write(file, hba::with_lines(&text, &lines, &before.name)).await?;
             sound(source).await?;
@@ -112,7 +141,7 @@ impl Replica {
     }
 
     /// How the target logs in at the source, without the password.
-    pub(super) fn conninfo(&self, before: &Before, more: &[(&str, &str)]) -> String {
+    pub(in crate::steps::postgres) fn conninfo(&self, before: &Before, more: &[(&str, &str)]) -> String {
         let (machine, port) = before.address.rsplit_once(':').unwrap_or((&before.address, "5432"));
         let trust = match self.trust(before) {
             Trust::Disable => "disable",

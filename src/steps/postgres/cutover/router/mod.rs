@@ -10,9 +10,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::replica::Replicated;
 use crate::error::StepError;
-use crate::postgres::Reach;
+use crate::postgres::{Reach, Server};
 
 /// A way that clients take to the server.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -40,7 +39,8 @@ pub(super) struct Seen {
 /// Who does the switching, and how long a pause may outlive its runner.
 pub(super) struct Task<'a> {
     pub reach: &'a Reach,
-    pub replica: &'a Replicated,
+    pub from: &'a Server,
+    pub to: &'a Server,
     /// The name of all that is put beside others' files.
     pub key: &'a str,
     /// How long a pause may last when nobody ends it.
@@ -68,9 +68,9 @@ impl Router {
     }
 
     /// Looks at it, and changes nothing.
-    pub(super) async fn look(&self, reach: &Reach, replica: &Replicated) -> Result<Seen, StepError> {
+    pub(super) async fn look(&self, reach: &Reach, to: &Server) -> Result<Seen, StepError> {
         match self {
-            Self::Pgbouncer(router) => router.look(reach, replica).await,
+            Self::Pgbouncer(router) => router.look(reach, to).await,
             Self::Haproxy(router) => router.look(reach).await,
         }
     }

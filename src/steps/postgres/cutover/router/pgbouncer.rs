@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::super::super::replica::Replicated;
 use super::{Seen, Task, ini, watchdog};
 use crate::error::StepError;
 use crate::postgres::{Database, Owner, Reach, Server, quote_name};
@@ -109,7 +108,7 @@ impl Pgbouncer {
     }
 
     /// Looks where its databases lead and whether it can hold clients back, and changes nothing.
-    pub(super) async fn look(&self, reach: &Reach, replica: &Replicated) -> Result<Seen, StepError> {
+    pub(super) async fn look(&self, reach: &Reach, to: &Server) -> Result<Seen, StepError> {
         let console = reach.connect(&self.console()).await?;
         let owner = self.owner(reach)?;
         let text = owner.read(&self.ini).await?.ok_or_else(|| {
@@ -159,13 +158,12 @@ impl Pgbouncer {
             return Err(StepError::permanent(format!("host `{}` has no `perl` or no `setsid`", self.host))
                 .help("the watchdog that ends an abandoned pause needs them: install `perl-base` and `util-linux`"));
         }
-        let (machine, port) = self.way(reach, replica, &owner).await?;
+        let (machine, port) = self.way(reach, to, &owner).await?;
         Ok(Seen { names: meant.iter().map(|(name, ..)| name.clone()).collect(), machine, port, warnings })
     }
 
     /// Where it reaches the target.
-    async fn way(&self, reach: &Reach, replica: &Replicated, owner: &Owner) -> Result<(String, u16), StepError> {
-        let to = &replica.to;
+    async fn way(&self, reach: &Reach, to: &Server, owner: &Owner) -> Result<(String, u16), StepError> {
         let given = self.to.as_ref().or(to.address.as_ref()).map(|address| {
             Server { address: Some(address.clone()), ..to.clone() }.network().unwrap_or_else(|| (address.clone(), to.port))
         });

@@ -1,0 +1,88 @@
+//! `postgres.logical` in the lab: databases follow row by row, clients go over, and all is taken back without a trace.
+
+#[allow(dead_code, reason = "it is shared with the tests of the command line")]
+#[path = "cli/bench.rs"]
+mod bench;
+mod lab;
+
+use bench::Bench;
+use lab::Lab;
+use lab::postgres::{Cluster, Settings};
+
+const ROWS: &str = "steps:\n  - id: rows\n    uses: postgres.logical\n    with: { from: alpha, to: beta, databases: [shop], without_large_objects: true }\n";
+const OVER: &str = "  - id: cutover\n    uses: postgres.cutover\n    pivot: true\n    with:\n      replica: \"{{ steps.rows.outputs }}\"\n\
+    \x20     routers:\n        - pgbouncer: { host: gate }\n";
+
+/// A database `shop` with the tables of `pgbench`, which has a table without a key, and one with a sequence.
+fn shop(alpha: &Cluster<'_>) {
+    alpha.sql("create role clerk login password 'clerk-secret-canary'; create role staff; grant staff to clerk");
+    alpha.asked("postgres", "alter database app rename to shop").expect("renamed");
+    alpha.asked("shop", "alter table pgbench_history replica identity full; create table orders (id bigserial primary key, at timestamptz default now());
+        alter table orders owner to clerk; insert into orders select from generate_series(1, 500)").expect("made");
+}
+
+fn outside(cluster: &Cluster<'_>) -> String {
+    let asked = "select rolname from pg_roles order by 1; select datname from pg_database order by 1; select slot_name from pg_replication_slots";
+    let rules = std::fs::read_to_string(cluster.file("pg_hba.conf")).expect("it has one");
+    cluster.asked("postgres", asked).expect("an answer") + &rules
+}
+
+#[test]
+fn databases_follow_row_by_row_and_are_taken_back_without_a_trace() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta"]), Bench::new());
+    let alpha = lab.cluster("alpha", &Settings::full(1));
+    let beta = lab.cluster("beta", &Settings::default());
+    shop(&alpha);
+    beta.asked("postgres", "drop database app; drop role app").expect("dropped");
+    let before = (outside(&alpha), outside(&beta));
+    bench.write("rows.yaml", &(lab.yaml(&["alpha", "beta"]) + ROWS));
+    let plan = bench.run(&["plan", "rows.yaml"]).exits(0);
+    assert!(plan.stdout.contains("copies `shop` of `alpha`"), "{plan:?}");
+    bench.run(&["run", "rows.yaml", "--yes"]).exits(0);
+    alpha
+        .asked("shop", "insert into orders select from generate_series(1, 10); delete from pgbench_branches where bid > 1")
+        .expect("written");
+    lab::until("it follows", || (beta.asked("shop", "select count(*) from orders").as_deref() == Ok("510")).then_some(()));
+    let sums = "select count(*), sum(hashtext(t::text)) from pgbench_accounts t";
+    assert_eq!(alpha.asked("shop", sums), beta.asked("shop", sums));
+    assert_eq!(beta.asked("shop", "select tableowner from pg_tables where tablename = 'orders'"), Ok("clerk".to_owned()));
+    bench.run(&["rollback", "last", "--yes"]).exits(0);
+    assert_eq!((outside(&alpha), outside(&beta)), before);
+    assert_eq!(alpha.asked("shop", "select count(*) from pg_publication"), Ok("0".to_owned()));
+}
+
+#[test]
+fn a_table_that_cannot_follow_is_named_by_the_plan() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta"]), Bench::new());
+    let alpha = lab.cluster("alpha", &Settings::default());
+    let _beta = lab.cluster("beta", &Settings::default());
+    alpha.asked("postgres", "alter database app rename to shop").expect("renamed");
+    alpha.asked("shop", "create table bare (n int)").expect("made");
+    bench.write("rows.yaml", &(lab.yaml(&["alpha", "beta"]) + ROWS));
+    let plan = bench.run(&["plan", "rows.yaml"]).exits(2);
+    assert!(plan.stdout.contains("have no primary key and no replica identity: public.bare"), "{plan:?}");
+}
+
+#[test]
+fn clients_go_over_to_the_rows_with_their_sequences() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
+    let alpha = lab.cluster("alpha", &Settings::full(1));
+    let beta = lab.cluster("beta", &Settings::default());
+    // The pooler knows the database as `app`.
+    alpha.sql("alter table pgbench_history replica identity full; create table orders (id bigserial primary key); insert into orders select from generate_series(1, 500)");
+    beta.asked("postgres", "drop database app; drop role app").expect("dropped");
+    let pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    let steps = (ROWS.to_owned() + OVER).replace("[shop]", "[app]");
+    bench.write("move.yaml", &(lab.yaml(&["alpha", "beta", "gate"]) + &steps));
+    let mut load = lab.load(&pooler.url(), 8, &[]);
+    load.under_way(|| alpha.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    bench.run(&["run", "move.yaml", "--yes"]).exits(0);
+    load.under_way(|| beta.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    let figures = load.stop();
+    assert_eq!((figures.failed, figures.aborted), (0, 0), "{figures:?}");
+    let rows: u64 = beta.sql("select count(*) from pgbench_history").parse().expect("a number");
+    assert_eq!(rows, figures.acknowledged, "each acknowledged transaction is there exactly once");
+    assert_eq!(beta.sql("insert into orders default values returning id"), "501");
+    assert_eq!(beta.sql("select count(*) from pg_subscription"), "0");
+    assert!(!alpha.runs());
+}
