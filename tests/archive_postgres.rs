@@ -214,3 +214,32 @@ fn the_log_is_replayed_to_a_place_and_no_further_and_without_archiving_a_backup_
     until("it serves", || new.asked("app", "select pg_is_in_recovery()").is_ok_and(|said| said == "f"));
     assert_eq!(new.sql("select string_agg(t, ',') from notes"), "before");
 }
+
+#[test]
+fn what_is_written_while_the_store_is_cut_off_is_archived_when_it_is_back() {
+    let lab = Lab::new(&["old"]);
+    let Some(bucket) = bucket() else { return };
+    equip(lab.host("old"), &bucket);
+    let old =
+        lab.cluster("old", &Settings { lines: vec!["archive_mode = on".to_owned(), COMMAND.to_owned()], ..Settings::default() });
+    old.sql("create table notes (n bigint)");
+    old.sql("select pg_switch_wal()");
+    let archived = || old.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver");
+    until("the first segment", || !archived().is_empty());
+    old.host.cut();
+    let mut last = String::new();
+    for n in 0..6 {
+        old.sql(&format!("insert into notes values ({n})"));
+        last = old.sql("select pg_walfile_name(pg_current_wal_insert_lsn())");
+        old.sql("select pg_switch_wal()");
+    }
+    assert!(archived() < last, "nothing is acknowledged that is not stored");
+    old.host.mend();
+    until("the last segment", || archived() >= last);
+    // Each of them is there, and is what the server has.
+    for name in old.host.says("ls /var/lib/postgresql/data/pg_wal/archive_status").lines() {
+        let Some(name) = name.strip_suffix(".done") else { continue };
+        must(old.host, &["wal", "fetch", "--archive", ARCHIVE, name, "/tmp/back"]);
+        old.host.says(&format!("cmp /tmp/back /var/lib/postgresql/data/pg_wal/{name}"));
+    }
+}

@@ -15,7 +15,7 @@ use parts::{NEW, Server};
 /// Where a server keeps what a rollback must leave as it was.
 fn outside(source: &Cluster<'_>) -> String {
     source.sql("select name, setting from pg_file_settings where error is null order by 1, 2; show archive_mode")
-        + &source.host.says("ls -A /var/lib/postgresql | sort")
+        + &source.host.says("ls -A /var/lib/postgresql /var/lib/postgresql/data | sort; ls -d /var/lib/postgresql/data/pg_wal/*/")
 }
 
 fn pipeline(lab: &Lab, bucket: &Server, rest: &str) -> String {

@@ -274,6 +274,9 @@ fn write_recovery(data: &Path, backup: &Backup, wanted: &Restore) -> std::io::Re
     // Whom the old server followed is nobody here.
     set("primary_conninfo", "");
     set("primary_slot_name", "");
+    // A copy that archived where the old server does would draw those that follow that one onto its own timeline, and
+    // one whose command is not there would keep its log until the disk is full.
+    set("archive_mode", "off");
     set("recovery_target_timeline", "latest");
     match &wanted.goal {
         Goal::End => {}

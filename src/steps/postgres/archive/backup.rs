@@ -152,6 +152,7 @@ with:
     async fn run(&self, ctx: &StepContext, before: &Before) -> Result<BackedUp, StepError> {
         let kit = Kit::at(ctx, &self.from, &before.folder)?;
         kit.bring(&self.to, |settings| {
+            settings.spool = Some(format!("{}/spool", before.folder).into());
             settings.at_once = self.concurrency.clamp(1, 64);
             settings.level = self.level.clamp(1, 19);
         })

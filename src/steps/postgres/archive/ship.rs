@@ -23,6 +23,11 @@ const SETTINGS: &str = "select current_setting('archive_mode'), current_setting(
     (select setting from pg_file_settings where name = 'archive_command' and sourcefile like '%postgresql.auto.conf' order by seqno desc limit 1), \
     current_setting('data_directory'), pg_is_in_recovery()";
 
+/// Restarts a server as it was started, with its words going where they went. `$1` data, `$2` bin.
+const RESTART: &str = r#"n=$(head -n1 "$1/postmaster.pid") || exit 5
+l=$(readlink "/proc/$n/fd/2" 2>/dev/null); if [ ! -f "$l" ] || [ ! -w "$l" ]; then l=/dev/null; fi
+"$2/pg_ctl" -D "$1" -m fast -w -t 600 -s -l "$l" restart </dev/null"#;
+
 /// Lets a PostgreSQL server archive its log into a store, with `ferry wal push`, and returns when the first segment is there.
 ///
 /// ferry and the archive's settings are put on the server's host, where only the server's user may read them, and
@@ -119,8 +124,11 @@ impl WalShip {
     }
 
     async fn restart(&self, kit: &Kit<'_>, before: &Before) -> Result<(), StepError> {
-        kit.owner.stop(&self.from, &before.data, Stop::Fast).await?;
-        kit.owner.start(&self.from, &before.data, &before.bin).await
+        if self.from.service.is_some() {
+            kit.owner.stop(&self.from, &before.data, Stop::Fast).await?;
+            return kit.owner.start(&self.from, &before.data, &before.bin).await;
+        }
+        kit.owner.script("restart the server", RESTART, &[&before.data, &before.bin]).await.map(drop)
     }
 
     /// Ends a segment and waits until it is archived.
@@ -198,6 +206,7 @@ with:
     async fn run(&self, ctx: &StepContext, before: &Before) -> Result<Shipping, StepError> {
         let kit = Kit::at(ctx, &self.from, &before.folder)?;
         kit.bring(&self.to, |settings| {
+            settings.spool = Some(format!("{}/spool", before.folder).into());
             settings.at_once = self.concurrency.clamp(1, 64);
             settings.level = self.level.clamp(1, 19);
         })
