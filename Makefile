@@ -15,7 +15,7 @@ ARGS ?=
 SWEEP ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint fmt unit doc-tests demo sweep kills bench bench-objects docs parts tools components
+.PHONY: help test lint fmt unit doc-tests demo sweep kills bench bench-objects bench-compare docs parts tools components
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: ## the frame's figures in docs/performance.md
 bench-objects: ## object sync against its peers, for docs/performance.md; ARGS="--job small --rounds 5"
 	scripts/install-parts.sh rclone s3sync s5cmd boto3
 	cargo bench --locked --bench objects -- $(ARGS)
+
+bench-compare: ## two PostgreSQL servers compared, against an ordered md5(string_agg(…)); ARGS="--scale 50"
+	cargo bench --locked --bench compare -- $(ARGS)
 
 docs: ## rewrite what is generated under docs/ and pipelines/
 	UPDATE_DOCS=1 cargo test --locked --quiet --test cli --test problems

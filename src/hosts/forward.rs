@@ -102,7 +102,9 @@ impl Way {
                 Self::Tcp(machine, port) => format!("{machine}:{port}"),
                 Self::Socket(path) => path.display().to_string(),
             };
-            StepError::transient(format!("cannot connect to `{to}`")).cause(error)
+            StepError::transient(format!("cannot connect to `{to}`"))
+                .cause(error)
+                .help("see whether something listens there; it is tried again as `retry` says")
         })
     }
 }

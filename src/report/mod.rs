@@ -13,6 +13,7 @@ pub mod jsonl;
 pub mod live;
 pub mod plain;
 pub mod plan;
+pub mod probes;
 #[cfg(test)]
 mod sample;
 pub(crate) mod screen;

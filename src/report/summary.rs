@@ -49,6 +49,7 @@ pub fn text(history: &History, style: Style) -> String {
     table(history, style, &mut out);
     timeline(history, style, &mut out);
     speeds(history, style, &mut out);
+    clients(history, style, &mut out);
     let left: Vec<String> = history.engine.left_behind().map(|node| format!("`{}`", node.path)).collect();
     if matches!(history.engine.status(), RunStatus::RollbackFailed | RunStatus::RolledBack) && !left.is_empty() {
         let _ = writeln!(out, "\n{} {}", style.paint(Tone::Bad, "left behind:"), left.join(", "));
@@ -281,6 +282,21 @@ fn speeds(history: &History, style: Style, out: &mut String) {
         let room = style.width.saturating_sub(names + words.chars().count() + 4);
         let blocks = if style.unicode && room >= 8 { format!("{}  ", speed.blocks(room.min(40))) } else { String::new() };
         let _ = writeln!(out, "{name}  {}{}", style.paint(Tone::Busy, &blocks), style.paint(Tone::Faint, &words));
+    }
+}
+
+/// What clients saw meanwhile.
+fn clients(history: &History, style: Style, out: &mut String) {
+    let told = super::probes::told(history);
+    if told.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", style.paint(Tone::Strong, "what clients saw"));
+    for probe in told {
+        for line in probe.lines {
+            let name = shortened(&one_line(&unmarked(probe.step)), 28);
+            let _ = writeln!(out, "{}  {}", style.paint(Tone::Faint, &name), style.paint(Tone::Plain, &line));
+        }
     }
 }
 

@@ -39,6 +39,7 @@ pub fn html(history: &History) -> String {
     speed::pictures(&history.speeds, &mut out);
     steps::table(history, &mut out);
     checks(history, &mut out);
+    clients(history, &mut out);
     people(history, &mut out);
     inputs(history, &mut out);
     let _ = write!(
@@ -243,6 +244,21 @@ fn checks(history: &History, out: &mut String) {
             state_word(node.state),
             escaped(&found)
         );
+    }
+    out.push_str("</table>\n");
+}
+
+/// What clients saw while the run was at work.
+fn clients(history: &History, out: &mut String) {
+    let told = crate::report::probes::told(history);
+    if told.is_empty() {
+        return;
+    }
+    out.push_str("<h2>What clients saw</h2>\n<table><tr><th>step</th><th>seen</th></tr>\n");
+    for probe in told {
+        for line in probe.lines {
+            let _ = writeln!(out, "<tr><td><code>{}</code></td><td>{}</td></tr>", escaped(probe.step), escaped(&line));
+        }
     }
     out.push_str("</table>\n");
 }

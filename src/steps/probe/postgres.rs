@@ -1,6 +1,7 @@
 //! `probe.postgres`: what clients of a database see, and whether each write that was acknowledged to them is kept.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::Severity;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{Client, Kind};
 use super::ledger::{Found, Ledger, Proof};
@@ -163,7 +165,14 @@ impl ProbePostgres {
             name: machine.clone(),
             title: self.route.clone(),
         };
-        Ok(Door { config: self, ctx, machine, port, login, table: format!("{SCHEMA}.ledger_{}", ctx.idempotence_key()) })
+        Ok(Door {
+            config: self,
+            ctx,
+            machine,
+            port,
+            login: Arc::new(login),
+            table: format!("{SCHEMA}.ledger_{}", ctx.idempotence_key()),
+        })
     }
 }
 
@@ -173,7 +182,7 @@ struct Door<'a> {
     ctx: &'a StepContext,
     machine: String,
     port: u16,
-    login: Login,
+    login: Arc<Login>,
     table: String,
 }
 
@@ -190,7 +199,14 @@ impl Door<'_> {
                     .cause(error)
                     .help("see whether the route leads to a server that runs; it is tried again as `retry` says")
             })?;
-            open(Box::new(stream), &self.login).await
+            // A task of its own: the password's proof takes the time of many answers, and the other client's answers come
+            // meanwhile.
+            let login = self.login.clone();
+            let opening = tokio::spawn(async move { open(Box::new(stream), &login).await });
+            AbortOnDropHandle::new(opening).await.unwrap_or_else(|_| {
+                Err(StepError::transient(format!("logging in to `{}` was given up", self.config.route))
+                    .help("it is tried again as `retry` says"))
+            })
         };
         entering.boxed()
     }
