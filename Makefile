@@ -15,7 +15,7 @@ ARGS ?=
 SWEEP ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint fmt unit doc-tests demo sweep kills bench bench-objects bench-compare docs parts tools components
+.PHONY: help test lint fmt unit doc-tests demo demo-postgres sweep kills bench bench-objects bench-compare docs parts tools components
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ doc-tests:
 
 demo: ## move a bucket between two S3 servers, with a kill -9 in the middle
 	scripts/demo.sh
+
+demo-postgres: ## move a PostgreSQL cluster between two hosts of the lab while clients write (needs root)
+	scripts/install-parts.sh lab
+	cargo build --release --locked
+	FERRY_DEMO="$(abspath $(CARGO_TARGET_DIR))/release/ferry" cargo test --locked --quiet --test demo_postgres -- --nocapture
 
 kills: tools ## kill -9 a sync with objects of 1 GiB at a hundred random moments, resume, compare; prints a table
 	FERRY_KILLS=100 FERRY_SYNCS=50 FERRY_LARGE=1024 cargo nextest run --locked --no-capture --test object_killed

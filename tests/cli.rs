@@ -2,6 +2,7 @@
 
 mod cli {
     //! One file per concern; `bench` holds what they share.
+    #[allow(dead_code, reason = "tests of whole runs use the rest")]
     mod bench;
     mod edited;
     mod ended;

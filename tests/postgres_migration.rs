@@ -171,14 +171,11 @@ fn life(told: &str, later: Duration, goes_back: bool) {
 
 #[test]
 fn a_runner_that_is_killed_in_the_pause_goes_on_without_a_lost_write() {
-    for later in [0, 40] {
-        life("the pause begins", Duration::from_millis(later), false);
-    }
+    life("the pause begins", Duration::from_millis(40), false);
 }
 
 #[test]
 fn a_runner_that_is_killed_before_the_pivot_is_rolled_back_and_the_source_serves_as_it_did() {
-    life("both servers write a checkpoint", Duration::from_millis(100), true);
     life("the pause begins", Duration::ZERO, true);
 }
 
