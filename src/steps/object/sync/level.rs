@@ -117,8 +117,8 @@ pub struct Level {
     since: Duration,
     ends: u64,
     refused: u64,
-    /// From when on it counts what is moved, and what had been by then: not before the first request has ended. Connections are
-    /// made and requests sent at first, and that moves nothing.
+    /// From when on it counts what is moved, and what had been by then: not before half as many requests have ended as there
+    /// are places. New places make connections first and send requests, and that moves nothing.
     counts: Option<(Duration, u64)>,
     /// Whether a higher number is tried next.
     is_up_next: bool,
@@ -160,14 +160,14 @@ impl Level {
             self.begin(now, ends);
             return;
         }
+        self.was_full |= self.gate.waiting.load(Ordering::Relaxed) > 0;
+        let (took, ended) = (now.saturating_sub(self.since), ends - self.ends);
         let counts = match self.counts {
             Some(counts) => counts,
-            None if ends > self.ends => *self.counts.insert((now, work)),
+            None if ended > 0 && (ended >= limit as u64 / 2 || took >= LONG_LOOK / 2) => *self.counts.insert((now, work)),
             None => return,
         };
-        self.was_full |= self.gate.waiting.load(Ordering::Relaxed) > 0;
-        let took = now.saturating_sub(self.since);
-        if took < LOOK || (ends - self.ends < limit as u64 && took < LONG_LOOK) {
+        if took < LOOK || (ended < limit as u64 && took < LONG_LOOK) {
             return;
         }
         let counted = now.saturating_sub(counts.0);
