@@ -195,11 +195,8 @@ pub fn cases() -> Vec<Case> {
             "postgres.compare",
             |world| json!({ "from": server(world), "to": server(world), "databases": ["app"], "parallel": 1 }),
             |world| {
-                drop(
-                    world
-                        .cluster()
-                        .sql("create table t (id int primary key, name text); insert into t values (1, 'a'), (2, null)"),
-                )
+                let made = "create table t (id int primary key, name text); insert into t values (1, 'a'), (2, null)";
+                world.cluster().sql(made);
             },
             End::Well,
         ),
