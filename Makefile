@@ -15,7 +15,7 @@ ARGS ?=
 SWEEP ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint fmt unit doc-tests demo demo-postgres sweep kills bench bench-objects bench-compare docs parts tools components
+.PHONY: help test lint fmt unit doc-tests demo demo-postgres sweep kills trials bench bench-objects bench-compare docs parts tools components
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ sweep: tools kills ## the long crash sweep: kill -9 at SWEEP random moments, res
 	FERRY_KILLS=$(SWEEP) cargo nextest run --locked --no-capture --test sweep
 	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test matrix
 	FERRY_KILLS=40 cargo nextest run --locked --no-capture --test postgres_migration --test postgres_weather killed
+
+trials: tools ## PostgreSQL there and back ten times, near and far; prints the pauses
+	FERRY_TRIALS=10 cargo nextest run --locked --no-capture --test postgres_trials
 
 bench: ## the frame's figures in docs/performance.md
 	cargo bench --locked --bench frame

@@ -34,6 +34,7 @@ mod schema;
 mod show;
 mod steps;
 mod sync;
+mod trial;
 mod wal;
 mod why;
 
@@ -107,6 +108,7 @@ enum Command {
     Cancel(cancel::Cancel),
     Approve(approve::Approve),
     Why(why::Why),
+    Trial(trial::Trial),
     Diff(diff::Diff),
     Runs(runs::Runs),
     Show(show::Show),
@@ -167,6 +169,7 @@ impl Context {
             Command::Cancel(args) => args.run(self),
             Command::Approve(args) => args.run(self),
             Command::Why(args) => args.run(self),
+            Command::Trial(args) => args.run(self),
             Command::Diff(args) => args.run(self),
             Command::Show(args) => args.run(self),
             Command::Runs(args) => args.run(self),

@@ -21,6 +21,7 @@ pub mod speed;
 pub mod style;
 pub mod summary;
 pub mod telling;
+pub mod trial;
 pub mod waits;
 pub mod why;
 

@@ -203,8 +203,7 @@ impl Cutover {
             Follower::Rows(rows) => self.no_subscriber(task.reach, rows, target).await?,
         }
         target.orders("write a checkpoint", "checkpoint").await?;
-        for (router, seen) in self.routers.iter().zip(&before.routers) {
-            router.forward(task, seen).await?;
+        for router in &self.routers {
             router.tidy(task).await?;
         }
         ctx.log(format!("`{to}` is the primary"));

@@ -231,13 +231,31 @@ impl Pgbouncer {
 
     async fn go_on(&self, task: &Task<'_>, seen: &Seen, owner: &Owner) -> Result<(), StepError> {
         let console = task.reach.connect(&self.console()).await?;
-        console.orders("reload PgBouncer", "RELOAD").await?;
+        let text = owner.read(&self.ini).await?.unwrap_or_default();
+        // A `RELOAD` too many closes connections to the server that are still logging in, and the pooler tells its clients
+        // that its logins fail.
+        if !self.has_loaded(&console, &text, &seen.names).await? {
+            console.orders("reload PgBouncer", "RELOAD").await?;
+        }
         resume(&console, &seen.names).await?;
         watchdog::end(owner, task.key).await
     }
 
+    /// Whether the databases lead where this file says.
+    async fn has_loaded(&self, console: &Database, text: &str, names: &[String]) -> Result<bool, StepError> {
+        let loaded = table(console, "SHOW DATABASES").await?;
+        let written = ini::databases(text);
+        Ok(written.iter().filter(|(name, ..)| names.contains(name)).all(|(name, machine, port)| {
+            loaded.iter().any(|row| {
+                let is_there = row.get("host") == machine.as_deref().unwrap_or_default() && row.get("port") == port.to_string();
+                row.get("name") == name && is_there
+            })
+        }))
+    }
+
     pub(super) async fn tidy(&self, task: &Task<'_>) -> Result<(), StepError> {
         let owner = self.owner(task.reach)?;
+        watchdog::end(&owner, task.key).await?;
         let remove = r#"rm -f "$1" "$2""#;
         owner.script("remove the old pgbouncer.ini", remove, &[&self.kept(task.key), &self.laid(task.key)]).await.map(drop)
     }
@@ -245,7 +263,7 @@ impl Pgbouncer {
 
 impl Ready<'_> {
     /// `PAUSE` waits for transactions to end without limit of its own, and its answer is not to be trusted alone: after
-    /// a `RECONNECT` it comes at once. What counts is that no connection to the server is at work.
+    /// a `RECONNECT` it comes at once. What counts is that no connection to the server is at work, or about to be.
     pub(super) async fn pause(&self, at_most: Duration) -> Result<(), StepError> {
         let pausing = async {
             for name in self.names.iter().filter(|name| *name != "*") {
@@ -261,7 +279,8 @@ impl Ready<'_> {
                     .await?
                     .iter()
                     .filter(|row| self.names.iter().any(|name| name == row.get("database")))
-                    .map(|row| row.get("sv_active").parse::<u64>().unwrap_or(0))
+                    // One that is still logging in would meet the fence, and the pooler would tell its clients.
+                    .flat_map(|row| ["sv_active", "sv_login", "sv_tested"].map(|kind| row.get(kind).parse::<u64>().unwrap_or(0)))
                     .sum();
                 if active == 0 {
                     return Ok(());

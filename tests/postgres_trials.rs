@@ -1,0 +1,84 @@
+//! `ferry trial` of a round trip in the lab: pipelines/postgres-failback.yaml as it stands, under load. `make trials`
+//! does it ten times, near and far, and prints the figures.
+
+#[allow(dead_code, reason = "it is shared with the tests of the command line")]
+#[path = "cli/bench.rs"]
+mod bench;
+mod lab;
+
+use std::time::Duration;
+
+use bench::Bench;
+use lab::Lab;
+use lab::link::Weather;
+use lab::postgres::Settings;
+use lab::template::APP;
+
+fn pipeline(lab: &Lab, bench: &Bench) -> String {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/postgres-failback.yaml"));
+    bench.write("password", APP.1);
+    let config = lab.folder().join("config").display().to_string();
+    let text = text.expect("it is there").replace("env: APP_PASSWORD", &format!("file: {}", bench.path("password").display()));
+    ["source", "target", "gate"].iter().fold(text, |text, host| {
+        let line = format!("{host}: {{ ssh: \"{{{{ inputs.{host} }}}}\"");
+        assert!(text.contains(&line), "the pipeline has changed");
+        text.replace(&line, &format!("{line}, config: \"{config}\""))
+    })
+}
+
+fn trials(times: &str, far: Option<Weather>) {
+    let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
+    let alpha = lab.cluster("alpha", &Settings { fsync: true, ..Settings::full(2) });
+    let beta = lab.place("beta", &Settings::default());
+    let pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    if let Some(weather) = far {
+        lab.host("beta").weather(weather);
+    }
+    bench.write("back.yaml", &pipeline(&lab, &bench));
+    let mut load = lab.load(&pooler.url(), 8, &[]);
+    load.under_way(|| alpha.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    let inputs = ["source=root@alpha", "target=root@beta", "gate=root@gate", "route=10.77.0.30:6432", "remove=true"];
+    let mut arguments = vec!["trial", "back.yaml", "--times", times, "--svg", "pauses.svg", "--json"];
+    arguments.extend(inputs.iter().flat_map(|input| ["-i", input]));
+    let ran = bench.run(&arguments);
+    assert_eq!(ran.code, Some(0), "{}\n{}\n{}", ran.stderr, bench.run(&["logs", "last"]).stdout, pooler.log());
+    let figures = load.stop();
+    assert_eq!((figures.failed, figures.aborted), (0, 0), "{}\n{}", figures.text, pooler.log());
+    assert_eq!(alpha.sql("select count(*) from pgbench_history"), figures.acknowledged.to_string());
+    assert!(!alpha.is_in_recovery() && !beta.runs());
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let figure = |name: &str| {
+        let all = document["figures"].as_array().expect("a list");
+        all.iter().find(|figure| figure["name"] == name).unwrap_or_else(|| panic!("no {name}: {}", ran.stdout)).clone()
+    };
+    assert_eq!(figure("errors")["max"], 0.0);
+    assert_eq!(figure("acknowledged")["values"], figure("exactly_once")["values"]);
+    for name in ["pause_there", "pause_back", "longest_gap"] {
+        let figure = figure(name);
+        let millis = |what: &str| figure[what].as_f64().map_or(0.0, |seconds| (seconds * 1000.0).round());
+        let [median, mean, deviation, min, max] = ["median", "mean", "deviation", "min", "max"].map(millis);
+        println!("{name}: median {median} ms, mean {mean}, deviation {deviation}, {min} to {max}");
+    }
+    println!("{} transactions, {:.0} a second", figures.acknowledged, figures.rate);
+    let svg = std::fs::read_to_string(bench.path("pauses.svg")).expect("it was written");
+    if let Ok(folder) = std::env::var("FERRY_TRIALS_SVG") {
+        let name = if far.is_some() { "postgres-far.svg" } else { "postgres-near.svg" };
+        std::fs::write(std::path::Path::new(&folder).join(name), &svg).expect("written");
+    }
+    assert!(svg.contains("longest_gap"));
+}
+
+fn times() -> String {
+    std::env::var("FERRY_TRIALS").unwrap_or_else(|_| "1".to_owned())
+}
+
+#[test]
+fn there_and_back_again_on_one_network() {
+    trials(&times(), None);
+}
+
+#[test]
+fn there_and_back_again_over_a_slow_link() {
+    // 40 ms there and back, 100 Mbit/s.
+    trials(&times(), Some(Weather { delay: Duration::from_millis(20), rate: Some(100_000_000), ..Weather::default() }));
+}
