@@ -38,6 +38,7 @@ fn databases_follow_row_by_row_and_are_taken_back_without_a_trace() {
     bench.write("rows.yaml", &(lab.yaml(&["alpha", "beta"]) + ROWS));
     let plan = bench.run(&["plan", "rows.yaml"]).exits(0);
     assert!(plan.stdout.contains("copies `shop` of `alpha`"), "{plan:?}");
+    assert_eq!((outside(&alpha), outside(&beta)), before, "a plan changes nothing");
     bench.run(&["run", "rows.yaml", "--yes"]).exits(0);
     alpha
         .asked("shop", "insert into orders select from generate_series(1, 10); delete from pgbench_branches where bid > 1")

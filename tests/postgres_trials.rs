@@ -1,5 +1,6 @@
 //! `ferry trial` of a round trip in the lab: pipelines/postgres-failback.yaml as it stands, under load. `make trials`
 //! does it ten times, near and far, and prints the figures.
+#![allow(clippy::print_stdout, reason = "its figures are its end")]
 
 #[allow(dead_code, reason = "it is shared with the tests of the command line")]
 #[path = "cli/bench.rs"]

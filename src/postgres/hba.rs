@@ -7,9 +7,8 @@ fn mark(key: &str) -> String {
 
 /// The text with these lines before all others, in place of what was added under the same key.
 pub fn with_lines(text: &str, lines: &[String], key: &str) -> String {
-    let mut changed: String = lines.iter().map(|line| format!("{line} {}\n", mark(key))).collect();
-    changed.push_str(&without_lines(text, key));
-    changed
+    let added: Vec<String> = lines.iter().map(|line| format!("{line} {}\n", mark(key))).collect();
+    added.concat() + &without_lines(text, key)
 }
 
 /// The text without what was added under this key.

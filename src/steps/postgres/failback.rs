@@ -143,7 +143,7 @@ with:
         let primary = reach.connect(&self.cutover.primary).await?;
         let owner = Owner::of(&reach, &self.cutover.old)?;
         if let Some(lag) = replica.streams(ctx, &before.standby, &primary, &owner).await? {
-            return replica.outcome(&before.standby, lag, None);
+            return replica.outcome(&before.standby, &lag, None);
         }
         let password = replica.prepare(ctx, &before.standby, &primary).await?;
         let (data, _) = self.old()?;
@@ -156,7 +156,7 @@ with:
             owner.script("put pg_hba.conf back", back, &[&fence.hba_file, &fence.kept]).await?;
         }
         let lag = replica.follow(ctx, &before.standby, &primary, &owner).await?;
-        replica.outcome(&before.standby, lag, None)
+        replica.outcome(&before.standby, &lag, None)
     }
 
     async fn undo(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {

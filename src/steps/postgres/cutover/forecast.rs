@@ -8,7 +8,7 @@ use super::{Cutover, LongTransactions};
 use crate::error::StepError;
 use crate::postgres::{Database, Lag, lag};
 use crate::steps::{Progress, StepContext};
-use crate::units::{ByteSize, Span};
+use crate::units::ByteSize;
 
 /// What a promotion takes by itself, measured on common machines: a new timeline, its history file, the first writes.
 const PROMOTE: Duration = Duration::from_millis(60);
@@ -114,7 +114,7 @@ impl Cutover {
                 source.rows("end a long transaction", "select pg_terminate_backend($1, 5000)", &[&pid]).await?;
                 continue;
             }
-            let age = Span(Duration::from_secs(age as u64));
+            let age = format!("{age:.0} s");
             let message =
                 format!("a transaction of `{}` has been open for {age}: process {pid}, application `{who}`", source.title());
             return Err(StepError::transient(message)

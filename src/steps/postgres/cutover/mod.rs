@@ -113,7 +113,7 @@ impl Cutover {
         Task { reach, from: self.replica.from(), to: self.replica.to(), key: &reach.application, watchdog: self.watchdog.0 }
     }
 
-    fn files(&self, before: &Before, key: &str) -> Files {
+    fn files(before: &Before, key: &str) -> Files {
         Files::of(&before.source.hba_file, &before.source.data, key)
     }
 

@@ -70,7 +70,7 @@ pub struct Phases {
 
 impl Cutover {
     pub(super) fn outcome(&self, before: &Before, key: &str) -> CutOver {
-        let files = self.files(before, key);
+        let files = Self::files(before, key);
         CutOver {
             primary: self.replica.to().clone(),
             old: self.replica.from().clone(),

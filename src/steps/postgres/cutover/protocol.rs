@@ -91,7 +91,7 @@ impl Cutover {
         // From here on `release` has something to do. The journal knows that the step has started: a resumed run releases
         // first, and so does a rollback.
         let owner = Owner::of(task.reach, self.replica.from())?;
-        fence::stage(&owner, &self.files(before, task.key), task.key, self.replica.key()).await?;
+        fence::stage(&owner, &Self::files(before, task.key), task.key, self.replica.key()).await?;
         let sequences = sequences::open(task.reach, &self.replica).await?;
         let routers = self.routers.iter().zip(&before.routers).map(|(router, seen)| router.prepare(task, seen));
         let routers = try_join_all(routers).await?;
@@ -118,7 +118,7 @@ impl Cutover {
         // A runner that dies here leaves the fence. Clients that the watchdog lets go on get errors until the run is
         // resumed or rolled back: nobody but `release` lifts a fence, for only the journal knows that no promote was sent.
         let millis = u64::try_from(left().as_millis()).unwrap_or(u64::MAX).max(1);
-        let files = self.files(before, task.key);
+        let files = Self::files(before, task.key);
         let fencing = self.load_fence(&ready.source, &files, task.key, millis);
         let fenced = tokio::time::timeout(left() + Duration::from_millis(500), fencing).await;
         let fenced =
@@ -241,10 +241,10 @@ impl Cutover {
         let owner = Owner::of(reach, self.replica.from())?;
         owner.stop(self.replica.from(), &before.source.data, Stop::Immediate).await?;
         // The line that let the standby in is of no use any more, should the file come back to its place.
-        let kept = self.files(before, &reach.application).kept;
+        let kept = Self::files(before, &reach.application).kept;
         let text = owner.read(&kept).await?.unwrap_or_default();
         let without = hba::without_lines(&text, self.replica.key());
-        if without != text { owner.write(&kept, without).await } else { Ok(()) }
+        if without == text { Ok(()) } else { owner.write(&kept, without).await }
     }
 }
 

@@ -28,7 +28,7 @@ impl Cutover {
             // The fence is gone all the same, and the pause has to end.
             ctx.warn(format!("`{}` still lets nobody in", self.replica.from().title()));
         };
-        let lifted = fence::lift(&owner, &self.files(before, task.key), &before.source.data, task.key, is_open).await;
+        let lifted = fence::lift(&owner, &Self::files(before, task.key), &before.source.data, task.key, is_open).await;
         // A pause is ended also when the fence stands: an error is better for clients than no answer.
         let mut first = lifted.as_ref().err().map(ToString::to_string);
         let mut failed = lifted.err();

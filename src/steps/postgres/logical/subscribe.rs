@@ -23,7 +23,7 @@ impl Logical {
         let replica = Replica::back(self.from.clone(), self.to.clone());
         let owner = Owner::of(&ctx.reach(), &self.to)?;
         let bin = owner.programs(&self.to, before.source.major()).await?;
-        replica.let_read(ctx, &before.replica(bin), &source, &before.databases).await
+        replica.let_read(ctx, &before.replica(&bin), &source, &before.databases).await
     }
 
     pub(super) async fn publish(&self, ctx: &StepContext, before: &Before, database: &str) -> Result<(), StepError> {
@@ -45,7 +45,7 @@ impl Logical {
         let target = ctx.reach().connect_to(&self.to, database).await?;
         let revealed = ctx.reveal(password)?;
         let replica = Replica::back(self.from.clone(), self.to.clone());
-        let conninfo = replica.conninfo(&before.replica(String::new()), &[("dbname", database)]);
+        let conninfo = replica.conninfo(&before.replica(""), &[("dbname", database)]);
         let secret = conf::conninfo(&[("password", secrecy::ExposeSecret::expose_secret(&revealed))]);
         let conninfo = quote_literal(&format!("{conninfo} {secret}"));
         let name = quote_name(&before.name);
@@ -136,8 +136,8 @@ impl Logical {
 
 impl Before {
     /// The same as what a standby needs to know of its source.
-    fn replica(&self, bin: String) -> super::super::replica::Before {
-        super::super::replica::Before::of(self.source.clone(), self.address.clone(), "", &bin, &self.name)
+    fn replica(&self, bin: &str) -> super::super::replica::Before {
+        super::super::replica::Before::of(self.source.clone(), self.address.clone(), "", bin, &self.name)
     }
 }
 

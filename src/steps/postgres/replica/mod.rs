@@ -230,13 +230,13 @@ with:
         let owner = Owner::of(&reach, &self.to)?;
         if let Some(lag) = self.follows(ctx, before, &source, &owner).await? {
             ctx.log("the standby follows already");
-            return self.outcome(before, lag, None);
+            return self.outcome(before, &lag, None);
         }
         let password = self.prepare(ctx, before, &source).await?;
         let took = self.copy(ctx, before, &source, &owner, &password).await?;
         self.configure(before, &owner, &password, ctx).await?;
         let lag = self.follow(ctx, before, &source, &owner).await?;
-        self.outcome(before, lag, took)
+        self.outcome(before, &lag, took)
     }
 
     async fn undo(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {

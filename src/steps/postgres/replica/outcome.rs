@@ -44,7 +44,7 @@ impl Replica {
     pub(in crate::steps::postgres) fn outcome(
         &self,
         before: &Before,
-        lag: Lag,
+        lag: &Lag,
         took: Option<Duration>,
     ) -> Result<Replicated, StepError> {
         Ok(Replicated {

@@ -15,7 +15,7 @@ const DIRECTORY: &str = r#"[ -e "$1" ] || { echo absent; exit 0; }
 const ROOM: &str = r#"d=$1; while [ ! -d "$d" ]; do d=$(dirname "$d"); done
 uname -m; df -Pk "$d" | awk 'NR==2 {print $4}'; [ -w "$d" ] && echo writable || echo "$d""#;
 
-/// Which of these addresses answers. `$1` pg_isready, `$2` the port, then addresses.
+/// Which of these addresses answers. `$1` `pg_isready`, `$2` the port, then addresses.
 const ANSWERS: &str = r#"r=$1; p=$2; shift 2
 for a; do "$r" -q -t 3 -h "$a" -p "$p"; [ $? -le 1 ] && { echo "$a"; exit 0; }; done; exit 4"#;
 

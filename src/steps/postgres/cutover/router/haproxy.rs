@@ -66,8 +66,8 @@ impl Haproxy {
         Ok(Seen { names: vec![self.from.clone()], machine: self.to.clone(), port: 0, warnings: vec![warning] })
     }
 
-    pub(super) async fn prepare<'a>(&'a self, task: &Task<'a>) -> Result<Ready<'a>, StepError> {
-        Ok(Ready { router: self, reach: task.reach.clone() })
+    pub(super) fn prepare<'a>(&'a self, task: &Task<'a>) -> Ready<'a> {
+        Ready { router: self, reach: task.reach.clone() }
     }
 
     pub(super) async fn back(&self, task: &Task<'_>) -> Result<(), StepError> {

@@ -1,5 +1,7 @@
 //! `pgbouncer.ini`: where its databases lead, and the same text leading elsewhere.
 
+use std::fmt::Write as _;
+
 /// The databases of the section `[databases]`, each with the machine and the port that it leads to.
 pub(super) fn databases(text: &str) -> Vec<(String, Option<String>, u16)> {
     let mut found = Vec::new();
@@ -23,9 +25,9 @@ pub(super) fn leading_to(text: &str, names: &[String], machine: &str, port: u16)
     for line in lines(text) {
         match line.database {
             Some((name, value)) if names.iter().any(|wanted| wanted == name) => {
-                changed.push_str(&format!("{name} = host={machine} port={port}"));
+                let _ = write!(changed, "{name} = host={machine} port={port}");
                 for (key, value) in pairs(value).into_iter().filter(|(key, _)| key != "host" && key != "port") {
-                    changed.push_str(&format!(" {key}={}", quoted(&value)));
+                    let _ = write!(changed, " {key}={}", quoted(&value));
                 }
                 changed.push_str(if line.whole.ends_with('\n') { "\n" } else { "" });
             }

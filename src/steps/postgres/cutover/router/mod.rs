@@ -49,7 +49,7 @@ pub(super) struct Task<'a> {
 
 /// A router with its connections open and the new way laid beside the old one.
 pub(super) enum Ready<'a> {
-    Pgbouncer(pgbouncer::Ready<'a>),
+    Pgbouncer(Box<pgbouncer::Ready<'a>>),
     Haproxy(haproxy::Ready<'a>),
 }
 
@@ -78,8 +78,8 @@ impl Router {
     /// Opens connections and lays the new way beside the old one.
     pub(super) async fn prepare<'a>(&'a self, task: &Task<'a>, seen: &'a Seen) -> Result<Ready<'a>, StepError> {
         Ok(match self {
-            Self::Pgbouncer(router) => Ready::Pgbouncer(router.prepare(task, seen).await?),
-            Self::Haproxy(router) => Ready::Haproxy(router.prepare(task).await?),
+            Self::Pgbouncer(router) => Ready::Pgbouncer(Box::new(router.prepare(task, seen).await?)),
+            Self::Haproxy(router) => Ready::Haproxy(router.prepare(task)),
         })
     }
 
