@@ -81,7 +81,8 @@ fn told(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Seconds if value < 10.0 => format!("{:.0} ms", value * 1000.0),
         Unit::Seconds => format!("{value:.1} s"),
-        Unit::Bytes => format!("{:.1} MiB", value / (1024.0 * 1024.0)),
+        // By way of its digits: what does not fit is told as the most that does.
+        Unit::Bytes => ByteSize(format!("{:.0}", value.max(0.0)).parse().unwrap_or(u64::MAX)).to_string(),
         Unit::Number if value.fract() == 0.0 => format!("{value:.0}"),
         Unit::Number => format!("{value:.3}"),
     }
@@ -171,7 +172,7 @@ mod tests {
         assert!((found[0].mean - 0.2).abs() < 1e-9 && (found[0].deviation - 0.141_421).abs() < 1e-5);
         assert_eq!((found[2].min, found[2].max, found[2].unit), (1024.0, 3072.0, Unit::Bytes));
         let table = table(&found);
-        assert!(table.contains("pause   200 ms  200 ms") && table.contains("0.0 MiB"), "{table}");
+        assert!(table.contains("pause    200 ms   200 ms") && table.contains("2.0 KiB"), "{table}");
     }
 
     #[test]
