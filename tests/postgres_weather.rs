@@ -103,7 +103,7 @@ fn a_link_that_gets_worse_and_better_in_mid_copy_is_only_that() {
         ..Weather::default()
     };
     beta.host.weather(link(5, 100_000_000, 0.0));
-    bench.write("copy.yaml", &pipeline(&lab, ", compress: lz4"));
+    bench.write("copy.yaml", &pipeline(&lab, ", compress: lz4, max_rate: 8MB/s"));
     let runner = bench.start(&["run", "copy.yaml", "--yes"]);
     until("it copies", || copying(&alpha).then_some(()));
     beta.host.weather(link(40, 8_000_000, 0.005));

@@ -86,12 +86,13 @@ fn the_reference_is_what_the_definitions_say() {
 const AROUND: &str = "
 inputs: { database: {} }
 secrets: { db: { env: DB }, status: { env: STATUS }, ferry: { env: FERRY } }
-stores: { old: { scheme: memory }, new: { scheme: memory } }
-hosts: { source: { ssh: old }, target: { ssh: new }, gate: { ssh: gate } }
+stores: { old: { scheme: memory }, new: { scheme: memory }, between: { scheme: memory } }
+hosts: { old-db: { ssh: old }, new-db: { ssh: new }, source: { ssh: old }, target: { ssh: new }, gate: { ssh: gate } }
 steps:
   - { id: replica, uses: postgres.replica, with: { from: source, to: target } }
   - { id: copy, uses: object.sync, with: { from: 'old:', to: 'new:' } }
   - { id: cutover, uses: wait, with: { for: 1s } }
+  - { id: base, uses: postgres.base_backup, with: { from: source, to: 'between:orders/' } }
   - { id: count, uses: command, with: { run: wc -l, outputs: json } }
 ";
 
@@ -105,7 +106,8 @@ fn the_example_of_every_built_in_type_is_right() {
             .trim_matches('\n')
             .lines()
             .enumerate()
-            .map(|(at, line)| format!("  {} {line}\n", if at == 0 { '-' } else { ' ' }))
+            // Its id may be one of those around it.
+            .map(|(at, line)| if at == 0 { "  - id: example\n".to_owned() } else { format!("    {line}\n") })
             .collect();
         let text = format!("{AROUND}{step}");
         let found = check_as(registry.catalogue(), &text);
