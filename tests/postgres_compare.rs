@@ -56,7 +56,8 @@ fn bench(cluster: &Cluster, arguments: &[&str]) -> Command {
     command
 }
 
-#[tokio::test]
+// Connections end beside the test, which waits for `psql`.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_equal_to_its_source_while_clients_write() {
     let source = Cluster::new("");
     assert!(bench(&source, &["-i", "-q", "-s", "2"]).status().expect("pgbench is there").success());
@@ -75,7 +76,7 @@ async fn a_standby_is_equal_to_its_source_while_clients_write() {
     drop(load);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn each_row_that_differs_is_named() {
     let (from, to) = (Cluster::new(""), Cluster::fresh(""));
     let copies = [Cluster::new(""), to];
@@ -112,7 +113,7 @@ async fn each_row_that_differs_is_named() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn values_that_changed_places_and_nulls_are_seen() {
     let (from, to) = (Cluster::new(""), Cluster::new(""));
     for (here, there) in [
@@ -130,7 +131,7 @@ async fn values_that_changed_places_and_nulls_are_seen() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_beside_the_rows_is_compared_too() {
     let (from, to) = (Cluster::new(""), Cluster::new(""));
     let make = "create table t (id int primary key, kind text not null default 'x'); create index t_kind on t (kind); \
@@ -164,7 +165,7 @@ async fn what_is_beside_the_rows_is_compared_too() {
     assert!(!differences(&compared).iter().any(|line| line.starts_with("sequence")), "{compared:#}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn data_of_all_shapes_is_equal_after_a_dump_and_a_restore() {
     let (from, to) = (Cluster::new(""), Cluster::fresh(""));
     let shop = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/shop.sql");

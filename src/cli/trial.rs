@@ -92,7 +92,10 @@ impl Trial {
             let value: Value = serde_json::from_str(line).ok()?;
             (value["type"] == "result").then_some(value)
         });
-        // Whatever was wrong has been said by the run itself.
+        if result.is_none() {
+            // It did not begin: what was wrong is all it said.
+            context.out.note(said.trim());
+        }
         result.ok_or_else(|| Fault::said(if output.status.code() == Some(2) { Exit::Wrong } else { Exit::Failed }))
     }
 }

@@ -113,7 +113,8 @@ async fn a_pass_that_is_interrupted_goes_on_and_counts_nothing_twice() {
         write(&source, name, name);
     }
     let with = |follow: Value| json!({"from": "old:", "to": "new:", "concurrency": 2, "follow": follow});
-    let (_, task) = start(&scene, &with(json!({ "every": "100ms" })));
+    // Long enough for all to be written before the second pass looks.
+    let (_, task) = start(&scene, &with(json!({ "every": "1s" })));
     let heard = scene.heard.clone();
     until("the first pass", async || heard.readies.load(Ordering::SeqCst) == 1).await;
     for name in &names {

