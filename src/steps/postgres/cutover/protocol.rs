@@ -131,7 +131,10 @@ impl Cutover {
         }
         // The pivot. Nobody can write to the old primary, the standby has on its disk all that was acknowledged, and the
         // promote is not sent before this is durable. A run that goes back by now is refused here.
-        tokio::try_join!(ctx.save(&Point::Promoting), ctx.pass_pivot())?;
+        ctx.pass_pivot().await?;
+        // Only now, for a run that is refused puts everything back, and a mark that it left would send the next attempt
+        // forward without a fence. Whether a mark that failed is there is for the next attempt to see: the fence stays.
+        ctx.save(&Point::Promoting).await.map_err(Broken::Behind)?;
         let passed = now();
         // From here on nothing is put back. A runner that dies finds its way by the journal and by asking the target.
         let laying = try_join_all(ready.routers.iter().map(Ready::lay));
