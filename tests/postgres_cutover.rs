@@ -47,6 +47,33 @@ fn clients_go_over_without_an_error_and_nothing_acknowledged_is_lost() {
     assert!(alpha.asked("app", "select 1").expect_err("fenced").contains("pg_hba.conf rejects connection"));
 }
 
+#[test]
+fn a_pooler_that_takes_any_database_is_held_as_a_whole() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
+    let alpha = lab.cluster("alpha", &Settings::full(1));
+    let beta = lab.place("beta", &Settings::default());
+    let pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    let file = pooler.host.path(lab::pooler::INSIDE).join("pgbouncer.ini");
+    let text = std::fs::read_to_string(&file).expect("it is there");
+    let any = text.replace("app = ", "* = ").replace(" dbname=app", "");
+    // One that stays elsewhere would be held with it: that is refused before anything is held.
+    std::fs::write(&file, any.replace("* = ", "other = host=10.77.0.99\n* = ")).expect("written");
+    pooler.admin("reload");
+    bench.write("move.yaml", &(lab.yaml(&["alpha", "beta", "gate"]) + &steps("")));
+    let said = bench.run(&["run", "move.yaml", "--yes"]).exits(1).stderr;
+    assert!(said.contains("lead to more than one server: `*` is another's"), "{said}");
+    std::fs::write(&file, any).expect("written");
+    pooler.admin("reload");
+    let mut load = lab.load(&pooler.url(), 8, &[]);
+    load.under_way(|| alpha.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    bench.run(&["resume", "last"]).exits(0);
+    load.under_way(|| beta.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    let figures = load.stop();
+    assert_eq!((figures.failed, figures.aborted), (0, 0), "{}\n{}", figures.text, pooler.log());
+    assert_eq!(beta.sql("select count(*) from pgbench_history"), figures.acknowledged.to_string());
+    assert!(std::fs::read_to_string(&file).expect("it is there").contains("* = host=10.77.0.20 port=5432\n"));
+}
+
 /// The old primary follows, and the same cutover goes back.
 const BACK: &str = "  - id: back\n    uses: postgres.failback\n    with: { cutover: \"{{ steps.cutover.outputs }}\" }\n\
     \x20 - id: home\n    uses: postgres.cutover\n    needs: [back]\n    with:\n      replica: \"{{ steps.back.outputs }}\"\n      routers:\n\

@@ -13,6 +13,9 @@ pub const PORT: u16 = 6432;
 /// Who may use the admin console, and the password.
 pub const OPERATOR: (&str, &str) = ("operator", "operator-secret-canary");
 
+/// Who comes beside the application, and so has a pool of their own; the password.
+pub const PROBER: (&str, &str) = ("prober", "prober-secret-canary");
+
 /// A pooler: transaction pooling for the database `app`, with scram and TLS for those who want it.
 pub struct Pooler<'a> {
     /// Where it is.
@@ -28,7 +31,7 @@ impl Lab {
         let folder = pooler.host.path(INSIDE);
         std::fs::create_dir_all(&folder).expect("a new folder");
         let line = |(name, password): (&str, &str)| format!("\"{name}\" \"{password}\"\n");
-        let users = [APP, OPERATOR, ("postgres", POSTGRES)].map(line).concat();
+        let users = [APP, OPERATOR, PROBER, ("postgres", POSTGRES)].map(line).concat();
         std::fs::write(folder.join("userlist.txt"), users).expect("written");
         pooler.points_at(server, port);
         pooler.host.owns(INSIDE);

@@ -63,7 +63,7 @@ impl Haproxy {
         }
         let warning =
             format!("{} holds no clients back: their connections break at the cutover, and a reload forgets it", self.title());
-        Ok(Seen { names: vec![self.from.clone()], machine: self.to.clone(), port: 0, warnings: vec![warning] })
+        Ok(Seen { names: vec![self.from.clone()], whole: false, machine: self.to.clone(), port: 0, warnings: vec![warning] })
     }
 
     pub(super) fn prepare<'a>(&'a self, task: &Task<'a>) -> Ready<'a> {

@@ -28,6 +28,9 @@ pub(super) enum Router {
 pub(super) struct Seen {
     /// What it leads to now: databases of a pooler, a server's name of a proxy.
     pub names: Vec<String>,
+    /// Whether that is all it has, so that it is held as a whole.
+    #[serde(default)]
+    pub whole: bool,
     /// Where it reaches the target.
     pub machine: String,
     /// On which port.

@@ -73,7 +73,7 @@ pub(in crate::steps::postgres::cutover) struct Ready<'a> {
     router: &'a Pgbouncer,
     owner: Owner,
     console: Database,
-    names: &'a [String],
+    seen: &'a Seen,
     key: String,
 }
 
@@ -136,7 +136,15 @@ impl Pgbouncer {
             .help("say with `databases` of the router which of them move"));
         }
         let mut warnings = Vec::new();
-        for row in table(&console, "SHOW DATABASES").await? {
+        let rows = table(&console, "SHOW DATABASES").await?;
+        // Files that it includes are not read here, but it has read them.
+        let whole = meant.len() == all.len()
+            && rows.iter().all(|row| row.get("name") == "pgbouncer" || row.leads_to(machine.as_deref(), *port));
+        if !whole && meant.iter().any(|(name, ..)| name == "*") {
+            return Err(StepError::permanent(format!("clients whom {} leads by its `*` cannot be held back alone", self.title()))
+                .help("it has databases that stay where they are: name those that move in its `[databases]` and under `databases` of the router"));
+        }
+        for row in rows {
             if is_meant(row.get("name")) && row.get("pool_mode") == "session" {
                 warnings.push(format!(
                     "database `{}` of {} pools sessions: a pause waits for clients to leave",
@@ -159,7 +167,7 @@ impl Pgbouncer {
                 .help("the watchdog that ends an abandoned pause needs them: install `perl-base` and `util-linux`"));
         }
         let (machine, port) = self.way(reach, to, &owner).await?;
-        Ok(Seen { names: meant.iter().map(|(name, ..)| name.clone()).collect(), machine, port, warnings })
+        Ok(Seen { names: meant.iter().map(|(name, ..)| name.clone()).collect(), whole, machine, port, warnings })
     }
 
     /// Where it reaches the target.
@@ -196,13 +204,12 @@ impl Pgbouncer {
         let keep = r#"cp -p "$1" "$2.part" && sync "$2.part" && mv -f "$2.part" "$2"; cp -p "$1" "$3""#;
         owner.script("keep pgbouncer.ini", keep, &[&self.ini, &self.kept(task.key), &self.laid(task.key)]).await?;
         owner.write(&self.laid(task.key), ini::leading_to(&text, &seen.names, &seen.machine, seen.port)).await?;
-        let orders: Vec<String> =
-            seen.names.iter().filter(|name| *name != "*").map(|name| format!("RESUME {}", quote_name(name))).collect();
         let socket = format!("{}/.s.PGSQL.{}", self.socket.trim_end_matches('/'), self.port);
         if self.password.is_none() {
-            watchdog::start(&owner, task.key, task.watchdog.as_secs().max(1), &socket, &self.user, &orders).await?;
+            watchdog::start(&owner, task.key, task.watchdog.as_secs().max(1), &socket, &self.user, &orders("RESUME", seen))
+                .await?;
         }
-        Ok(Ready { router: self, owner, console, names: &seen.names, key: task.key.to_owned() })
+        Ok(Ready { router: self, owner, console, seen, key: task.key.to_owned() })
     }
 
     /// The old file, and no pause.
@@ -234,22 +241,25 @@ impl Pgbouncer {
         let text = owner.read(&self.ini).await?.unwrap_or_default();
         // A `RELOAD` too many closes connections to the server that are still logging in, and the pooler tells its clients
         // that its logins fail.
-        if !self.has_loaded(&console, &text, &seen.names).await? {
+        if !self.has_loaded(&console, &text, seen).await? {
             console.orders("reload PgBouncer", "RELOAD").await?;
         }
-        resume(&console, &seen.names).await?;
+        resume(&console, seen).await?;
         watchdog::end(owner, task.key).await
     }
 
     /// Whether the databases lead where this file says.
-    async fn has_loaded(&self, console: &Database, text: &str, names: &[String]) -> Result<bool, StepError> {
+    async fn has_loaded(&self, console: &Database, text: &str, seen: &Seen) -> Result<bool, StepError> {
         let loaded = table(console, "SHOW DATABASES").await?;
         let written = ini::databases(text);
-        Ok(written.iter().filter(|(name, ..)| names.contains(name)).all(|(name, machine, port)| {
-            loaded.iter().any(|row| {
-                let is_there = row.get("host") == machine.as_deref().unwrap_or_default() && row.get("port") == port.to_string();
-                row.get("name") == name && is_there
-            })
+        let mut meant = written.iter().filter(|(name, ..)| seen.names.contains(name));
+        Ok(meant.all(|(name, machine, port)| {
+            // What `*` stands for has names that are not in the file.
+            let mut rows = loaded
+                .iter()
+                .filter(|row| if name == "*" { row.get("name") != "pgbouncer" } else { row.get("name") == name })
+                .peekable();
+            rows.peek().is_some() && rows.all(|row| row.leads_to(machine.as_deref(), *port))
         }))
     }
 
@@ -266,8 +276,7 @@ impl Ready<'_> {
     /// a `RECONNECT` it comes at once. What counts is that no connection to the server is at work, or about to be.
     pub(super) async fn pause(&self, at_most: Duration) -> Result<(), StepError> {
         let pausing = async {
-            for name in self.names.iter().filter(|name| *name != "*") {
-                let order = format!("PAUSE {}", quote_name(name));
+            for order in orders("PAUSE", self.seen) {
                 match self.console.client().simple_query(&order).await {
                     Ok(_) => {}
                     Err(error) if error.to_string().contains("already") || is_said(&error, "already") => {}
@@ -278,7 +287,7 @@ impl Ready<'_> {
                 let active: u64 = table(&self.console, "SHOW POOLS")
                     .await?
                     .iter()
-                    .filter(|row| self.names.iter().any(|name| name == row.get("database")))
+                    .filter(|row| self.seen.whole || self.seen.names.iter().any(|name| name == row.get("database")))
                     // One that is still logging in would meet the fence, and the pooler would tell its clients.
                     .flat_map(|row| ["sv_active", "sv_login", "sv_tested"].map(|kind| row.get(kind).parse::<u64>().unwrap_or(0)))
                     .sum();
@@ -311,15 +320,25 @@ impl Ready<'_> {
     pub(super) async fn switch(&self) -> Result<(), StepError> {
         // Both are sent before either is answered: one round trip instead of two. The console takes them in order.
         let (reloaded, resumed) =
-            tokio::join!(self.console.orders("reload PgBouncer", "RELOAD"), resume(&self.console, self.names));
+            tokio::join!(self.console.orders("reload PgBouncer", "RELOAD"), resume(&self.console, self.seen));
         reloaded.and(resumed)
     }
 }
 
+/// `PAUSE` or `RESUME` of what moves. The whole pooler at once where it leads nowhere else: one word holds all databases, also
+/// those that `*` stands for and that nobody has asked for yet.
+fn orders(verb: &str, seen: &Seen) -> Vec<String> {
+    if seen.whole {
+        vec![verb.to_owned()]
+    } else {
+        seen.names.iter().map(|name| format!("{verb} {}", quote_name(name))).collect()
+    }
+}
+
 /// Lets clients go on; those that were not held do so already.
-async fn resume(console: &Database, names: &[String]) -> Result<(), StepError> {
-    for name in names.iter().filter(|name| *name != "*") {
-        match console.client().simple_query(&format!("RESUME {}", quote_name(name))).await {
+async fn resume(console: &Database, seen: &Seen) -> Result<(), StepError> {
+    for order in orders("RESUME", seen) {
+        match console.client().simple_query(&order).await {
             Ok(_) => {}
             Err(error) if is_said(&error, "not paused") => {}
             Err(error) => return Err(console.failed("resume PgBouncer", error)),
@@ -339,6 +358,10 @@ impl Row {
     /// A column; empty when there is none of this name.
     fn get(&self, name: &str) -> &str {
         self.0.try_get(name).ok().flatten().unwrap_or_default()
+    }
+
+    fn leads_to(&self, machine: Option<&str>, port: u16) -> bool {
+        self.get("host") == machine.unwrap_or_default() && self.get("port") == port.to_string()
     }
 }
 
