@@ -49,7 +49,7 @@ kills: tools ## kill -9 a sync with objects of 1 GiB at a hundred random moments
 sweep: tools kills ## the long crash sweep: kill -9 at SWEEP random moments, resume or roll back, compare
 	FERRY_KILLS=$(SWEEP) cargo nextest run --locked --no-capture --test sweep
 	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test matrix
-	FERRY_KILLS=40 cargo nextest run --locked --no-capture --test postgres_migration --test postgres_weather killed
+	FERRY_KILLS=40 cargo nextest run --locked --no-capture --test postgres_migration --test postgres_weather --test postgres_through_a_bucket killed
 
 trials: tools ## PostgreSQL there and back ten times, near and far; prints the pauses
 	FERRY_TRIALS=10 cargo nextest run --locked --no-capture --test postgres_trials

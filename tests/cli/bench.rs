@@ -126,6 +126,15 @@ impl Started {
         has_come && ended.code().is_none()
     }
 
+    /// Waits until it has written a line with this text. Whether it has: it may have ended.
+    pub fn tells(&mut self, text: &str) -> bool {
+        let child = self.child.as_mut().expect("it has not been waited for");
+        let mut told = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let has_come = told.any(|line| line.contains(text));
+        std::thread::spawn(move || told.for_each(drop));
+        has_come
+    }
+
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
         let status = std::process::Command::new("kill").args([format!("-{name}"), self.id().to_string()]).status();

@@ -2,9 +2,11 @@
 
 mod backup;
 mod kit;
+mod made;
 mod restore;
 mod ship;
 
 pub use backup::BaseBackup;
+pub use made::Made;
 pub use restore::RestoreCluster;
 pub use ship::WalShip;

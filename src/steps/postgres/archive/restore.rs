@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::backup::four;
 use super::kit::Kit;
+use super::made::Made;
 use crate::archive::base::{Follow, Goal, Restored};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
@@ -56,6 +57,9 @@ pub struct RestoreCluster {
     backup: String,
     /// Where the cluster is to be. Its `data` has to be given.
     to: Server,
+    /// The running server that the backup is of. Only who takes clients over from it, `postgres.cutover`, has to know.
+    #[serde(default)]
+    primary: Option<Server>,
     /// Whether it follows as a standby, or recovers and serves.
     #[serde(default)]
     follow: Follow,
@@ -101,30 +105,6 @@ struct Begun {
     begun: bool,
 }
 
-/// A cluster that was made of a backup.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Made {
-    /// Its data directory.
-    data: String,
-    /// The backup it was made of.
-    backup: String,
-    /// Bytes of its files.
-    bytes: ByteSize,
-    /// Where replay began.
-    start: String,
-    /// From where on it is one state.
-    stop: String,
-    /// The cluster's system identifier.
-    system: String,
-    /// The server's version: 150018.
-    version: u32,
-    /// Whether it is a standby.
-    is_standby: bool,
-    /// How far the log was replayed when the step ended; none when it was not started.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replayed: Option<Lsn>,
-}
-
 impl RestoreCluster {
     fn args(&self, before: &Before) -> Vec<String> {
         let mut args = vec![self.backup.clone(), "--to".to_owned(), before.data.clone()];
@@ -140,6 +120,21 @@ impl RestoreCluster {
             Goal::Name(name) => args.extend(["--point".to_owned(), name.clone()]),
         }
         args
+    }
+
+    /// The server that the backup is of, with what it says of itself.
+    async fn known_primary(&self, ctx: &StepContext, system: Option<&str>) -> Result<Option<Server>, StepError> {
+        let Some(primary) = &self.primary else { return Ok(None) };
+        let (_, cluster) = ctx.reach().cluster(primary).await?;
+        if cluster.in_recovery {
+            return Err(StepError::permanent(format!("`{}` is a standby", primary.title()))
+                .help("`primary` is the server that clients write to and that archives"));
+        }
+        if system.is_some_and(|system| system != cluster.system_identifier) {
+            return Err(StepError::permanent(format!("the archive `{}` is not of `{}`", self.from, primary.title()))
+                .help("the backup has another system identifier than the server that `primary` names"));
+        }
+        Ok(Some(cluster.known_as(primary)))
     }
 
     /// Where the copy listens, and what else is to differ.
@@ -199,6 +194,7 @@ with:
   backup: "{{ steps.base.outputs.name }}"
   to: { host: target, data: /var/lib/postgresql/15/main }
   follow: standby
+  primary: source
 "#;
 
     type Before = Before;
@@ -214,6 +210,7 @@ with:
             StepError::permanent("`to` does not say where the data directory is to be")
                 .help("`to: { host: …, data: /var/lib/postgresql/15/main }`")
         })?;
+        self.known_primary(ctx, None).await?;
         let kit = Kit::look(ctx, &self.to).await?;
         let kind = kit.owner.script("look at the data directory", DIRECTORY, &[&data]).await?;
         if !matches!(kind.as_str(), "absent" | "empty") {
@@ -252,6 +249,7 @@ with:
         let said = kit.base("fetch", &self.args(before)).await?;
         let restored: Restored = serde_json::from_value(said)
             .map_err(|error| StepError::permanent("cannot understand what `ferry base fetch` says").cause(error))?;
+        let from = self.known_primary(ctx, Some(&restored.summary.system)).await?;
         let bin = kit.owner.programs(&self.to, restored.summary.version / 10_000).await?;
         if self.verify && !restored.was_there {
             ctx.progress(Progress { message: Some("reads the files again".to_owned()), ..Progress::default() });
@@ -268,7 +266,11 @@ with:
             replayed = Some(self.serves(ctx, &kit, data).await?);
         }
         let summary = restored.summary;
+        let to = Server { data: Some(data.clone()), bin: Some(bin), ..self.to.clone() };
         Ok(Made {
+            from,
+            to,
+            folder: before.folder.clone(),
             data: data.clone(),
             backup: summary.name,
             bytes: ByteSize(summary.bytes),

@@ -32,7 +32,8 @@ const SHOWN: usize = 100;
 /// they are then, until each has been seen equal, or seen different while nobody changed it. On servers of which none is a
 /// standby nobody may write meanwhile.
 ///
-/// Nothing is locked but as by reading, nothing is written. Foreign tables are left out, and unlogged ones on a standby.
+/// Nothing is locked but as by reading, nothing is written; where a standby follows through an archive, the source ends a
+/// segment of its log each time that the standby has to catch up. Foreign tables are left out, and unlogged ones on a standby.
 /// Columns are compared as text; a copy on another machine has the same text in the same settings, which are set for the
 /// step's own connections. The user has to be allowed to read everything.
 ///

@@ -102,22 +102,57 @@ impl Follows {
     }
 }
 
+/// Where the log stands. `FORCED`: its segment is ended all the same. Where nobody streams, a standby follows through an
+/// archive and gets nothing but whole segments: this one is ended, and whoever may not end it has to wait.
+const WRITTEN: &str = "do $$ declare at pg_lsn := pg_current_wal_insert_lsn(); ended bool := false; begin
+      if FORCED or not exists (select from pg_stat_replication) then
+        begin at := pg_switch_wal(); ended := true; exception when insufficient_privilege then null; end;
+      end if;
+      perform set_config('ferry.written', at || ' ' || ended, false);
+    end $$; select current_setting('ferry.written')";
+
+/// How long a standby that streams takes at most, as a rule.
+const SOON: Duration = Duration::from_millis(500);
+/// How often a standby is told to look into its archive.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Where the log stands, and whether a segment was ended for that.
+async fn written(leads: &Database, forced: bool) -> Result<(Lsn, bool), StepError> {
+    let said =
+        one(leads, "ask how far it has written", &WRITTEN.replace("FORCED", if forced { "true" } else { "false" })).await?;
+    let (at, ended) = said.split_once(' ').unwrap_or((&said, ""));
+    let at = at.parse().map_err(|error: String| StepError::permanent(error).help("is this a PostgreSQL server?"))?;
+    Ok((at, ended == "true" || ended == "t"))
+}
+
 /// Waits until the standby has replayed all that the other has written by now.
 pub(super) async fn caught_up(ctx: &StepContext, leads: &Database, follows: &Database) -> Result<(), StepError> {
-    let written = one(leads, "ask how far it has written", "select pg_current_wal_insert_lsn()").await?;
     let unreadable = |error: String| StepError::permanent(error).help("is this a PostgreSQL server?");
-    let written: Lsn = written.parse().map_err(unreadable)?;
-    let started = ctx.clock.monotonic();
+    let (mut wanted, mut by_archive) = written(leads, false).await?;
+    let (started, mut is_late, mut told) = (ctx.clock.monotonic(), false, Duration::ZERO);
     loop {
         let replayed = one(follows, "ask how far it has replayed", "select coalesce(pg_last_wal_replay_lsn(), '0/0')").await?;
         let replayed: Lsn = replayed.parse().map_err(unreadable)?;
-        // Where nothing happens, the last record may begin before what counts as written ends.
-        if replayed >= written || written.behind(replayed) == 0 {
+        if replayed >= wanted {
             return Ok(());
         }
-        if ctx.clock.monotonic().saturating_sub(started) > REPLAY {
+        let since = ctx.clock.monotonic().saturating_sub(started);
+        if since > SOON && !is_late && !by_archive {
+            // Others stream from the source; this one may not.
+            is_late = true;
+            let receivers = "select count(*) from pg_stat_wal_receiver";
+            if one(follows, "look whether it streams", receivers).await? == "0" {
+                (wanted, by_archive) = written(leads, true).await?;
+            }
+        }
+        if by_archive && since >= told {
+            told = since + AGAIN;
+            // It looks every five seconds by itself. Whoever may not tell it has to wait.
+            let _ = follows.orders("make it look into its archive", "select pg_reload_conf()").await;
+        }
+        if since > REPLAY {
             return Err(StepError::transient(format!(
-                "`{}` has not replayed {written} within {}: it is at {replayed}",
+                "`{}` has not replayed {wanted} within {}: it is at {replayed}",
                 follows.title(),
                 Span(REPLAY)
             ))

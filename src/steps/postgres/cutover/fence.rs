@@ -7,7 +7,8 @@
 //! was forked before is a child of the postmaster at that moment. Those that are logged in stand in `pg_stat_activity`
 //! and are ended until none is left; those that are still logging in do not, and are ended by their process number.
 
-use super::Cutover;
+use super::follower::Follower;
+use super::{Cutover, ship};
 use crate::error::{ErrorClass, StepError};
 use crate::postgres::{Database, Lsn, Owner, hba, quote_literal};
 
@@ -27,7 +28,7 @@ until knock "$@" | tr '\0' ' ' | grep -q 'pg_hba.conf rejects'; do
 read -r all 2>/dev/null <"/proc/$pm/task/$pm/children" || all=$(ps -o pid= --ppid "$pm")
 for p in $all; do
   case "$known" in *" $p "*) continue;; esac
-  case "$(ps -o args= -p "$p")" in 'postgres: logger'*|'postgres: '*': logger'*|'postgres: '*'stats collector'*) ;; *) kill -TERM "$p" 2>/dev/null;; esac
+  case "$(ps -o args= -p "$p")" in 'postgres: logger'*|'postgres: '*': logger'*|'postgres: archiver'*|'postgres: '*': archiver'*|'postgres: '*'stats collector'*) ;; *) kill -TERM "$p" 2>/dev/null;; esac
 done; exit 0"#;
 
 /// Where the fence and what was before it lie.
@@ -94,7 +95,7 @@ pub(super) struct Fenced {
 
 impl Cutover {
     /// Loads the fence, ends everybody who is in, and waits until the standby has on its disk whatever they were told is
-    /// committed: one round trip to the source. After `millis` it gives up.
+    /// committed, or until that is archived: one round trip to the source. After `millis` it gives up.
     pub(super) async fn load_fence(&self, source: &Database, files: &Files, key: &str, millis: u64) -> Result<Fenced, StepError> {
         let sql = self.fence_statement(files, key, millis);
         let said = source.client().simple_query(&sql).await.map_err(|error| too_late(source, error))?;
@@ -108,8 +109,7 @@ impl Cutover {
     }
 
     fn fence_statement(&self, files: &Files, key: &str, millis: u64) -> String {
-        let slots: Vec<String> = self.replica.slots().iter().map(|slot| quote_literal(slot)).collect();
-        let (slots, count) = (slots.join(", "), slots.len());
+        let last = self.last_of_the_log(millis);
         let psql = format!("{}/psql", self.replica.from().bin.as_deref().unwrap_or_default());
         let shell = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
         let words =
@@ -137,7 +137,23 @@ impl Cutover {
                perform set_config('ferry.ended', cardinality(ended)::text, false);
              end $$;
              select pg_logical_emit_message(true, 'ferry', 'fence');
-             do $$ declare at pg_lsn := pg_current_wal_flush_lsn(); late timestamptz := clock_timestamp() + {millis} * interval '1 ms'; begin
+             {last}
+             select current_setting('ferry.at') || ' ' || current_setting('ferry.ended') as ferry_answer",
+            program = quote_literal(&program),
+            application = quote_literal(key),
+        )
+    }
+
+    /// In SQL: notes the place behind all that was committed, and waits until whoever follows has it on its disk; through
+    /// an archive, until that is archived.
+    fn last_of_the_log(&self, millis: u64) -> String {
+        if matches!(self.replica, Follower::Log(_)) {
+            return ship::archives(millis);
+        }
+        let slots: Vec<String> = self.replica.slots().iter().map(|slot| quote_literal(slot)).collect();
+        let (slots, count) = (slots.join(", "), slots.len());
+        format!(
+            "do $$ declare at pg_lsn := pg_current_wal_flush_lsn(); late timestamptz := clock_timestamp() + {millis} * interval '1 ms'; begin
                loop
                  exit when {count} = (select count(*) from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
                                       where s.slot_name in ({slots}) and r.flush_lsn >= at);
@@ -145,10 +161,7 @@ impl Cutover {
                  perform pg_stat_clear_snapshot(), pg_sleep(0.0005);
                end loop;
                perform set_config('ferry.at', at::text, false);
-             end $$;
-             select current_setting('ferry.at') || ' ' || current_setting('ferry.ended') as ferry_answer",
-            program = quote_literal(&program),
-            application = quote_literal(key),
+             end $$;"
         )
     }
 }

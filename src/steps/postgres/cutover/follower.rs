@@ -4,18 +4,44 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::super::archive::Made;
 use super::super::logical::Subscribed;
 use super::super::replica::Replicated;
 use crate::postgres::Server;
 
-/// The outputs of `postgres.replica` or of `postgres.logical`.
+/// The outputs of `postgres.replica`, of `postgres.logical`, or of a `postgres.restore` that follows.
 #[derive(Debug, Clone, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Follower {
     /// A standby: it is promoted.
     Files(Replicated),
+    /// A standby that gets the log through an archive: it is promoted.
+    Log(#[schemars(with = "Made")] Archived),
     /// Databases that follow: they take writes already, and their sequences are carried over.
     Rows(Subscribed),
+}
+
+/// A standby that follows through an archive.
+#[derive(Debug, Clone)]
+pub(super) struct Archived {
+    pub from: Server,
+    pub to: Server,
+    /// The folder on its host with ferry and the archive's settings.
+    pub folder: String,
+    /// The backup that it was made of.
+    pub backup: String,
+}
+
+impl TryFrom<Made> for Archived {
+    type Error = &'static str;
+
+    fn try_from(made: Made) -> Result<Self, Self::Error> {
+        if !made.is_standby {
+            return Err("the outputs are those of a cluster that does not follow: `follow: standby`");
+        }
+        let from = made.from.ok_or("the outputs do not say which server it follows: give `postgres.restore` its `primary`")?;
+        Ok(Self { from, to: made.to, folder: made.folder, backup: made.backup })
+    }
 }
 
 /// How a cluster was moved.
@@ -32,9 +58,12 @@ pub enum Method {
 impl<'de> Deserialize<'de> for Follower {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        let is_rows = value.get("databases").is_some();
-        let read = if is_rows {
+        let has = |name: &str| value.get(name).is_some();
+        let read = if has("databases") {
             Subscribed::deserialize(value).map(Self::Rows)
+        } else if has("is_standby") {
+            let archived = Made::deserialize(value).map_err(serde::de::Error::custom)?;
+            Ok(Self::Log(archived.try_into().map_err(serde::de::Error::custom)?))
         } else {
             Replicated::deserialize(value).map(Self::Files)
         };
@@ -47,6 +76,7 @@ impl Follower {
     pub(super) fn from(&self) -> &Server {
         match self {
             Self::Files(replica) => &replica.from,
+            Self::Log(archived) => &archived.from,
             Self::Rows(rows) => &rows.from,
         }
     }
@@ -55,14 +85,16 @@ impl Follower {
     pub(super) fn to(&self) -> &Server {
         match self {
             Self::Files(replica) => &replica.to,
+            Self::Log(archived) => &archived.to,
             Self::Rows(rows) => &rows.to,
         }
     }
 
-    /// The slots by which it follows.
+    /// The slots by which it follows: none through an archive.
     pub(super) fn slots(&self) -> Vec<String> {
         match self {
             Self::Files(replica) => vec![replica.slot.clone()],
+            Self::Log(_) => Vec::new(),
             Self::Rows(rows) => rows.databases.iter().map(|database| rows.slot(database)).collect(),
         }
     }
@@ -71,13 +103,15 @@ impl Follower {
     pub(super) fn key(&self) -> &str {
         match self {
             Self::Files(replica) => &replica.slot,
+            // None were added.
+            Self::Log(archived) => &archived.backup,
             Self::Rows(rows) => &rows.name,
         }
     }
 
     pub(super) fn method(&self) -> Method {
         match self {
-            Self::Files(_) => Method::Physical,
+            Self::Files(_) | Self::Log(_) => Method::Physical,
             Self::Rows(_) => Method::Logical,
         }
     }

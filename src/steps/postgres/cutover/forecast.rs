@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::follower::Follower;
 use super::{Cutover, LongTransactions};
 use crate::error::StepError;
 use crate::postgres::{Database, Lag, lag};
@@ -44,18 +45,16 @@ impl Cutover {
         target: &Database,
     ) -> Result<Duration, StepError> {
         self.no_long_transaction(key, source).await?;
-        let now = self.small_lag(ctx, source).await?;
+        let (behind, pause) = match &self.replica {
+            Follower::Log(_) => self.through_an_archive(ctx, source, target).await?,
+            _ => self.by_stream(ctx, source).await?,
+        };
         let (near, far) = (round_trip(source).await?, round_trip(target).await?);
-        tokio::time::sleep(WATCH).await;
-        let later = self.connected(source).await?;
-        // What the standby applies in a second; one that had nothing to do could do at least this.
-        let applied = now.replayed.behind(later.replayed) * 1000 / u64::try_from(WATCH.as_millis()).unwrap_or(1);
-        let drain = Duration::from_secs_f64(later.bytes() as f64 / applied.max(8 << 20) as f64);
-        let forecast = near * 4 + far * 2 + drain + PROMOTE;
+        let forecast = near * 4 + far * 2 + pause + PROMOTE;
         ctx.log(format!(
             "forecast of the pause: {} ms ({} behind, {} ms to the source, {} ms to the target)",
             forecast.as_millis(),
-            ByteSize(later.bytes()),
+            ByteSize(behind),
             near.as_millis(),
             far.as_millis()
         ));
@@ -68,6 +67,30 @@ impl Cutover {
             .help("nothing was begun; wait for a quieter hour, or allow a longer `max_pause`"));
         }
         Ok(forecast)
+    }
+
+    /// How far a standby that streams is behind, and how long it takes until it has applied that.
+    async fn by_stream(&self, ctx: &StepContext, source: &Database) -> Result<(u64, Duration), StepError> {
+        let now = self.small_lag(ctx, source).await?;
+        tokio::time::sleep(WATCH).await;
+        let later = self.connected(source).await?;
+        // What the standby applies in a second; one that had nothing to do could do at least this.
+        let applied = now.replayed.behind(later.replayed) * 1000 / u64::try_from(WATCH.as_millis()).unwrap_or(1);
+        Ok((later.bytes(), Duration::from_secs_f64(later.bytes() as f64 / applied.max(8 << 20) as f64)))
+    }
+
+    /// How long the last segment takes through the archive; and the promote, which asks the archive as well.
+    async fn through_an_archive(
+        &self,
+        ctx: &StepContext,
+        source: &Database,
+        target: &Database,
+    ) -> Result<(u64, Duration), StepError> {
+        // What the standby was behind by until now is no measure.
+        self.rehearse(ctx, source, target).await?;
+        let took = self.rehearse(ctx, source, target).await?;
+        ctx.log(format!("a segment takes {} ms through the archive", took.as_millis()));
+        Ok((self.lag_bytes(source, target).await?, took + took / 2))
     }
 
     /// How far it is behind; of several slots, the one that is furthest.

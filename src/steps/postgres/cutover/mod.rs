@@ -8,6 +8,7 @@ mod protocol;
 mod release;
 mod router;
 mod sequences;
+mod ship;
 
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ use crate::units::{ByteSize, Span};
 /// primary serves again, and the step is tried again as `retry` says. From the pivot on there is only forward. At no
 /// moment can two primaries be written to: docs/postgres.md says why, phase by phase.
 ///
+/// A standby that follows through an archive needs no way between the servers: in the pause the source ends its segment of
+/// the log and archives it, and the standby fetches and replays it. That takes longer than a stream does; before the pause
+/// it is rehearsed, and how long it took is in the forecast.
+///
 /// With `PgBouncer` as the router (transaction pooling) clients see no error. A watchdog on its host ends the pause when
 /// the runner does not. Without a router, or with one that cannot hold clients, their connections break.
 ///
@@ -47,12 +52,14 @@ use crate::units::{ByteSize, Span};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cutover {
-    /// The outputs of a `postgres.replica` or of a `postgres.logical`.
+    /// The outputs of a `postgres.replica`, of a `postgres.logical`, or of a `postgres.restore` that follows as a standby and
+    /// was told its `primary`.
     replica: Follower,
     /// The ways that clients take to the server; all of them.
     #[serde(default)]
     routers: Vec<Router>,
-    /// How far the standby may be behind when the pause begins; 1 MiB unless given.
+    /// How far the standby may be behind when the pause begins; 1 MiB unless given. For one that follows through an archive
+    /// nothing is asked for: the rehearsal brings it as close as it comes.
     #[serde(default = "a_mebibyte")]
     max_lag: ByteSize,
     /// How long clients may be held back before the pivot; 2 seconds unless given. When it takes longer everything is
@@ -121,14 +128,17 @@ impl Cutover {
         let reach = Self::reach(ctx);
         let (from, to) = (self.replica.from(), self.replica.to());
         let (database, source) = reach.cluster(from).await?;
-        let (_, target) = reach.cluster(to).await?;
+        let (standby, target) = reach.cluster(to).await?;
         let is_standby = target.in_recovery && source.system_identifier == target.system_identifier;
         let is_other = !target.in_recovery && source.system_identifier != target.system_identifier;
         if source.in_recovery || !(if self.replica.method() == Method::Physical { is_standby } else { is_other }) {
             return Err(StepError::needs_person(format!("`{}` does not follow `{}`", to.title(), from.title()))
                 .help("look which of the two is the primary: somebody has promoted one of them"));
         }
-        let lag = self.connected(&database).await?;
+        if matches!(self.replica, Follower::Log(_)) {
+            ship::must_archive(&database).await?;
+        }
+        let lag = self.lag_bytes(&database, &standby).await?;
         let mut warnings = self.differences(&source, &target);
         warnings.extend(forecast::others_who_write(&database).await?);
         let mut routers = Vec::new();
@@ -140,7 +150,7 @@ impl Cutover {
         if !self.routers.iter().any(Router::holds_clients) {
             warnings.push("no router holds clients back: their connections break, and they have to come again".to_owned());
         }
-        Ok(Before { source, routers, lag: ByteSize(lag.bytes()), warnings })
+        Ok(Before { source, routers, lag: ByteSize(lag), warnings })
     }
 
     /// What clients could notice on the other side.

@@ -58,8 +58,12 @@ pub struct Fence {
 pub struct Phases {
     /// Until the routers held clients back.
     pub hold: Span,
-    /// Until nobody could write to the old primary and the standby had the last of the log.
+    /// Until nobody could write to the old primary and the standby had the last of the log; or, through an archive, until
+    /// that was archived.
     pub fence: Span,
+    /// Until a standby that follows through an archive had fetched and replayed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<Span>,
     /// Until the pivot was in the journal.
     pub pivot: Span,
     /// Until the new primary took writes.

@@ -11,7 +11,7 @@ use super::follower::{Follower, Method};
 use super::outcome::{CutOver, Phases, span};
 use super::router::{Ready, Task};
 use super::sequences::{self, Sequences};
-use super::{Before, Cutover, fence};
+use super::{Before, Cutover, fence, ship};
 use crate::error::StepError;
 use crate::postgres::{Cluster, Database, Lsn, Owner, Reach, Stop, hba, quote_name};
 use crate::steps::{Progress, StepContext};
@@ -123,6 +123,15 @@ impl Cutover {
         let fenced = tokio::time::timeout(left() + Duration::from_millis(500), fencing).await;
         let fenced =
             fenced.unwrap_or_else(|_| Err(StepError::transient(format!("`{}` does not answer in the pause", task.both().0))))?;
+        let archived = now();
+        // Where nobody streams, the source cannot know what the standby has: the standby says so itself.
+        let by_archive = matches!(self.replica, Follower::Log(_));
+        if by_archive {
+            let millis = u64::try_from(left().as_millis()).unwrap_or(u64::MAX).max(1);
+            let fetching = ship::hand_over(&ready.target, fenced.lsn, millis);
+            let fetched = tokio::time::timeout(left() + Duration::from_millis(500), fetching).await;
+            fetched.unwrap_or_else(|_| Err(StepError::transient(format!("`{}` does not answer in the pause", task.both().1))))?;
+        }
         // Before the pivot: behind it, and after a crash, nobody can ask the old primary any more.
         try_join_all(ready.sequences.iter().map(Sequences::carry)).await?;
         let closed = now();
@@ -146,16 +155,18 @@ impl Cutover {
         let end = now();
         let phases = Phases {
             hold: span(held.saturating_sub(start)),
-            fence: span(closed.saturating_sub(held)),
+            fence: span(if by_archive { archived } else { closed }.saturating_sub(held)),
+            fetch: by_archive.then(|| span(closed.saturating_sub(archived))),
             pivot: span(passed.saturating_sub(closed)),
             promote: span(writable.saturating_sub(passed)),
             switch: span(end.saturating_sub(writable)),
         };
         ctx.log(format!(
-            "the pause is over after {} ms: hold {}, fence {}, pivot {}, promote {}, switch {}",
+            "the pause is over after {} ms: hold {}, fence {},{} pivot {}, promote {}, switch {}",
             end.saturating_sub(start).as_millis(),
             phases.hold,
             phases.fence,
+            phases.fetch.map(|fetch| format!(" fetch {fetch},")).unwrap_or_default(),
             phases.pivot,
             phases.promote,
             phases.switch
@@ -203,6 +214,7 @@ impl Cutover {
         }
         match &self.replica {
             Follower::Files(replica) => self.no_standby(task.reach, replica, target).await?,
+            Follower::Log(archived) => self.no_archive(task.reach, archived, target).await?,
             Follower::Rows(rows) => self.no_subscriber(task.reach, rows, target).await?,
         }
         target.orders("write a checkpoint", "checkpoint").await?;
