@@ -14,6 +14,7 @@ mod cli {
     mod secret;
     mod surface;
     mod told;
+    mod trial;
 }
 
 #[path = "parts/mod.rs"]

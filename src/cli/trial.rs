@@ -47,8 +47,9 @@ impl Trial {
             let status = result["status"].as_str().unwrap_or("unknown").to_owned();
             let run = result["run"].as_str().unwrap_or_default().to_owned();
             if status != "succeeded" {
-                context.out.note(&format!("run {run} is {status}: the trial ends here; `ferry show {run}` says more"));
-                return Err(Fault::said(Exit::Failed));
+                return Err(Fault::wrong(format!("run {run} is {status}: the trial ends with it"))
+                    .help(format!("`ferry show {run}` says more"))
+                    .exit(Exit::Failed));
             }
             runs.push(result);
         }
@@ -92,10 +93,25 @@ impl Trial {
             let value: Value = serde_json::from_str(line).ok()?;
             (value["type"] == "result").then_some(value)
         });
-        if result.is_none() {
-            // It did not begin: what was wrong is all it said.
-            context.out.note(said.trim());
-        }
-        result.ok_or_else(|| Fault::said(if output.status.code() == Some(2) { Exit::Wrong } else { Exit::Failed }))
+        result.ok_or_else(|| did_not_begin(&said))
     }
+}
+
+/// What a run said that did not begin: one document with the error and, when the world was in the way, the plan.
+fn did_not_begin(said: &str) -> Fault {
+    let document: Value = serde_json::from_str(said.trim()).unwrap_or_default();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let mut fault = Fault::wrong("a run of the trial did not begin");
+    if let Some(message) = text(&document["error"]["message"]) {
+        fault = fault.cause(message);
+    }
+    for step in document["plan"]["steps"].as_array().into_iter().flatten() {
+        if let (Some(step), Some(message)) = (text(&step["step"]), text(&step["failure"]["message"])) {
+            fault = fault.cause(format!("step `{step}`: {message}"));
+        }
+    }
+    for problem in document["error"]["problems"].as_array().into_iter().flatten().take(3) {
+        fault = text(&problem["message"]).into_iter().fold(fault, Fault::cause);
+    }
+    fault.help("`ferry plan` of the pipeline with the same inputs shows the whole picture")
 }

@@ -150,9 +150,16 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
+        if let Some(mut child) = self.child.take() {
             let _ = child.kill();
-            let _ = child.wait();
+            let Ok(output) = child.wait_with_output() else { return };
+            if std::thread::panicking() {
+                let ran = Ran::of(&output);
+                eprintln!(
+                    "a runner that was still at work, or had ended: {:?}\n--- stdout\n{}\n--- stderr\n{}",
+                    ran.code, ran.stdout, ran.stderr
+                );
+            }
         }
     }
 }

@@ -287,7 +287,8 @@ impl Machine {
     /// What its link is like from now on. Connections live through the change.
     pub fn weather(&self, weather: Weather) {
         let link = self.slow.get_or_init(|| {
-            let mac = self.says("cat /sys/class/net/eth0/address 2>/dev/null || ip -o link show eth0 | sed 's/.*ether //; s/ .*//'");
+            // Not from /sys, which is the machine's own here: neighbours would go on to send to the old one for ten seconds.
+            let mac = self.says("ip -o link show eth0 | sed 's/.*ether //; s/ .*//'");
             run("ip", &format!("link del {}", self.link));
             let link = Link::new(self.pid, &self.link);
             let address = &self.address;
