@@ -30,8 +30,11 @@ use crate::stores::Store;
 
 /// How often a marker is saved while it moves.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often progress is told, and the level looked at.
+/// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+/// How often the level is looked at. A second or two is all that many syncs take: a tenth more at half of the right level
+/// would be seen.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long copies that are told to stop may take to clean up.
 const TIME_TO_STOP: Duration = Duration::from_secs(5);
 /// How many names may be known beyond the marker: one slow object must not make memory grow with all behind it.
@@ -258,7 +261,10 @@ impl Work<'_> {
         let listed = pairs(&self.transfer.source, &self.transfer.target, self.window.token.after.as_deref(), self.filter);
         let mut listed = listed.ready_chunks(PAIRS);
         let mut tick = tokio::time::interval(TELL_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        for interval in [&mut tick, &mut look] {
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
         self.is_listed = false;
         let result = loop {
             if self.is_cut {
@@ -300,6 +306,10 @@ impl Work<'_> {
                     Ok(ended) => self.ended(ended),
                     Err(error) => Err(StepError::permanent("a copy ended badly: a bug of ferry").cause(error)),
                 },
+                _ = look.tick() => {
+                    self.look();
+                    Ok(())
+                }
                 _ = tick.tick() => self.tell().await,
                 pairs = listed.next(), if has_room => match pairs {
                     None => {
@@ -426,12 +436,16 @@ impl Work<'_> {
         }
     }
 
-    async fn tell(&mut self) -> Result<(), StepError> {
-        self.warn();
+    fn look(&mut self) {
         let transfer = &self.transfer;
         let (moved, ends) = (transfer.moved.load(Ordering::Relaxed), transfer.ends.load(Ordering::Relaxed));
+        self.level.look(self.ctx.clock.monotonic(), moved + ends * REQUEST, ends, transfer.refused());
+    }
+
+    async fn tell(&mut self) -> Result<(), StepError> {
+        self.warn();
+        let moved = self.transfer.moved.load(Ordering::Relaxed);
         let now = self.ctx.clock.monotonic();
-        self.level.look(now, moved + ends * REQUEST, ends, transfer.refused());
         let copied = self.window.copied();
         let message = if self.window.token.is_deleting {
             Some(format!("{} deleted", objects(self.window.token.done.deleted)))
