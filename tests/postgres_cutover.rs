@@ -60,6 +60,10 @@ fn a_pooler_that_takes_any_database_is_held_as_a_whole() {
     std::fs::write(&file, any.replace("* = ", "other = host=10.77.0.99\n* = ")).expect("written");
     pooler.admin("reload");
     bench.write("move.yaml", &(lab.yaml(&["alpha", "beta", "gate"]) + &steps("")));
+    // The plan says so before there is a standby.
+    let said = bench.run(&["plan", "move.yaml"]).exits(0).stdout;
+    assert!(said.contains("! cutover") && said.contains("lead to more than one server: `*` is another's"), "{said}");
+    assert!(said.contains("an earlier step may bring it"), "{said}");
     let said = bench.run(&["run", "move.yaml", "--yes"]).exits(1).stderr;
     assert!(said.contains("lead to more than one server: `*` is another's"), "{said}");
     std::fs::write(&file, any).expect("written");

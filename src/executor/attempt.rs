@@ -119,6 +119,22 @@ impl Work {
         self.keep(&seen)
     }
 
+    /// What can be seen of a step whose configuration is not whole yet.
+    pub(super) async fn foresee(&self) -> Result<Vec<String>, Failure> {
+        let (signals, told) = (self.signals(false), self.cancel.child_token());
+        let context = self.context(&signals, &told)?;
+        let uses = self.config.get("uses").and_then(Value::as_str).unwrap_or_default();
+        let with = self.config.get("with").unwrap_or(&Value::Null);
+        let vault = &self.session.vault;
+        let end = self.limits(&told, &signals).guard(self.session.registry.foresee(uses, with, &context)).await;
+        signals.finish();
+        match end {
+            End::Done(Ok(warnings)) => Ok(warnings.iter().map(|warning| vault.mask(warning)).collect()),
+            End::Done(Err(error)) => Err(vault.mask_failure(&error)),
+            End::Stopped => Err(vault.mask_failure(&context.stopped())),
+        }
+    }
+
     /// Undo gets back exactly what was seen, so what is kept has to be that, secrets aside.
     fn keep(&self, seen: &Value) -> Result<Value, Failure> {
         let Some(kept) = conceal_all(&self.session.vault, seen) else {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::Work;
 use super::level::{Level, render_failure};
 use super::planned::{Half, Plan, PlanState, Planned};
-use super::render::{config, question, shown};
+use super::render::{config, known as known_part, question, shown};
 use super::resolve::{Part, Rendered, Resolver, permanent};
 use super::scope;
 use super::session::{Asked, Session};
@@ -93,7 +93,8 @@ pub(super) async fn make(
     while let Some((at, found)) = looked.next().await {
         let step: &mut Planned = &mut steps[at];
         match found {
-            Ok(preview) => step.preview = Some(preview),
+            Ok(Seen::Whole(preview)) => step.preview = Some(preview),
+            Ok(Seen::Ahead(warnings)) => step.foreseen = warnings,
             Err((failure, is_certain)) => {
                 step.state = PlanState::Failed;
                 step.failure = Some(failure);
@@ -117,16 +118,29 @@ pub(super) async fn make(
 struct Look {
     at: usize,
     work: Work,
+    /// Whether its configuration is known, and not only a part of it.
+    is_whole: bool,
+}
+
+/// What a look at a step has found.
+enum Seen {
+    Whole(crate::steps::Preview),
+    /// Warnings of a step that waits for others.
+    Ahead(Vec<String>),
 }
 
 impl Look {
     /// The preview, or what is wrong and whether that is certain to stay so.
-    async fn inspect(self) -> (usize, Result<crate::steps::Preview, (Failure, bool)>) {
+    async fn inspect(self) -> (usize, Result<Seen, (Failure, bool)>) {
+        if !self.is_whole {
+            return (self.at, self.work.foresee().await.map(Seen::Ahead).map_err(|failure| (failure, false)));
+        }
         if let Err(failure) = self.work.is_well_made() {
             return (self.at, Err((failure, true)));
         }
         let seen = self.work.inspect().await.map_err(|failure| (failure, false));
-        (self.at, seen.and_then(|before| self.work.preview(&before).map_err(|failure| (failure, true))))
+        let preview = seen.and_then(|before| self.work.preview(&before).map_err(|failure| (failure, true)));
+        (self.at, preview.map(Seen::Whole))
     }
 }
 
@@ -184,6 +198,7 @@ impl Planner {
                 undo: def.undo,
                 preview: None,
                 waits_for: None,
+                foreseen: Vec::new(),
                 failure: None,
                 is_blocking: false,
                 question: None,
@@ -262,13 +277,17 @@ impl Planner {
         each: Option<Each>,
         known: &Known,
     ) {
-        let rendered = self.scope(level, each, known, |scope, vault| config(spec, scope, vault));
+        let rendered = self.scope(level, each.clone(), known, |scope, vault| config(spec, scope, vault));
         let config = match rendered {
             Ok(config) => config,
             Err(error) => {
                 if let Some(waits_for) = error.waits_for {
                     planned.state = PlanState::Later;
                     planned.waits_for = Some(waits_for);
+                    let part = self.scope(level, each, known, |scope, vault| known_part(spec, scope, vault));
+                    if self.session.missing_in(&part).is_none() {
+                        self.looks.push(self.look(level, def, planned.step.clone(), part, false));
+                    }
                     return self.steps.push(planned);
                 }
                 return self.failed(planned, render_failure(&format!("step `{}`", spec.id), &error));
@@ -282,10 +301,16 @@ impl Planner {
             planned.question = Some(shown(&question(&config["with"]).0.into()));
             return self.steps.push(planned);
         }
+        self.looks.push(self.look(level, def, planned.step.clone(), config, true));
+        self.steps.push(planned);
+    }
+
+    /// A look at the step that is listed next.
+    fn look(&self, level: &Arc<Level>, def: &StepDef, step: StepPath, config: serde_json::Value, is_whole: bool) -> Look {
         let work = Work {
             session: self.session.clone(),
             around: Surroundings::now(level),
-            step: planned.step.clone(),
+            step,
             inspection: 0,
             config,
             number: 0,
@@ -298,8 +323,7 @@ impl Planner {
             cancel: CancellationToken::new(),
             over: CancellationToken::new(),
         };
-        self.looks.push(Look { at: self.steps.len(), work });
-        self.steps.push(planned);
+        Look { at: self.steps.len(), work, is_whole }
     }
 
     fn failed(&mut self, mut planned: Planned, failure: Failure) {

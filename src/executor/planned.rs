@@ -66,6 +66,9 @@ pub struct Planned {
     /// Why it cannot be looked at yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// What the reader should know of it all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub foreseen: Vec<String>,
     /// What is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -105,7 +108,7 @@ impl Plan {
     pub fn warnings(&self) -> impl Iterator<Item = (&StepPath, &str)> {
         self.steps.iter().flat_map(|step| {
             let warnings = step.preview.iter().flat_map(|preview| &preview.warnings);
-            warnings.map(|warning| (&step.step, warning.as_str()))
+            warnings.chain(&step.foreseen).map(|warning| (&step.step, warning.as_str()))
         })
     }
 

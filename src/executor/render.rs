@@ -28,6 +28,13 @@ pub(super) fn config(spec: &StepSpec, scope: &Scope<'_>, vault: &Vault) -> Resul
     Ok(Value::Object(config))
 }
 
+/// What of it is known while the rest waits for other steps: the keys of `with` that can be rendered.
+pub(super) fn known(spec: &StepSpec, scope: &Scope<'_>, vault: &Vault) -> Value {
+    let fields = spec.with.as_object().into_iter().flatten();
+    let with: Map<_, _> = fields.filter_map(|(key, value)| Some((key.clone(), render(value, scope, vault).ok()?))).collect();
+    json!({ "uses": spec.uses, "with": with })
+}
+
 /// The host that a configuration names.
 pub(super) fn host_of(config: &Value) -> String {
     match config.get("on") {

@@ -74,7 +74,7 @@ fn step_text(step: &Planned, name: usize, uses: usize, style: Style) -> String {
     if !undo.is_empty() {
         let _ = writeln!(text, "{margin}{}", style.paint(Tone::Faint, &format!("undo: {undo}")));
     }
-    for warning in step.preview.iter().flat_map(|preview| &preview.warnings) {
+    for warning in step.preview.iter().flat_map(|preview| &preview.warnings).chain(&step.foreseen) {
         let _ = writeln!(text, "{margin}{} {}", style.paint(Tone::Warn, "!"), one_line(warning));
     }
     if let Some(failure) = &step.failure {

@@ -62,6 +62,13 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Looks at the world and changes nothing. `plan` shows it; a run journals it once, before the first attempt.
     fn inspect(&self, ctx: &StepContext) -> impl Future<Output = Result<Self::Before, StepError>> + Send;
 
+    /// Looks ahead, for a plan, at what the step will need, when its configuration still waits for the outputs of other
+    /// steps: `with` has those of its keys that are known. Changes nothing. Gives warnings, or what would be in its way.
+    fn foresee(with: &Value, ctx: &StepContext) -> impl Future<Output = Result<Vec<String>, StepError>> + Send {
+        let _ = (with, ctx);
+        async { Ok(Vec::new()) }
+    }
+
     /// What `plan` tells of the step: what `run` would do to the world that `inspect` saw, and what undo would.
     fn preview(&self, before: &Self::Before) -> Preview;
 

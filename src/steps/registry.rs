@@ -59,12 +59,15 @@ impl<S: Step> DynStep for Erased<S> {
     }
 }
 
+type Foresee = dyn for<'a> Fn(&'a Value, &'a StepContext) -> BoxFuture<'a, Result<Vec<String>, StepError>> + Send + Sync;
+
 type Make = dyn Fn(&Value) -> Result<Box<dyn DynStep>, StepError> + Send + Sync;
 
 /// The step types of this process, by name.
 #[derive(Clone, Default)]
 pub struct Registry {
     makers: BTreeMap<String, Arc<Make>>,
+    seers: BTreeMap<String, Arc<Foresee>>,
     catalogue: Catalogue,
 }
 
@@ -101,6 +104,7 @@ impl Registry {
             Ok(Box::new(Erased(step)))
         };
         self.add(info, Arc::new(make));
+        self.seers.insert(S::TYPE.to_owned(), Arc::new(|with, ctx| S::foresee(with, ctx).boxed()));
         self
     }
 
@@ -124,6 +128,16 @@ impl Registry {
             no_misplaced_secret(info, with)?;
         }
         make(with)
+    }
+}
+
+impl Registry {
+    /// See [`Step::foresee`].
+    pub async fn foresee(&self, uses: &str, with: &Value, ctx: &StepContext) -> Result<Vec<String>, StepError> {
+        match self.seers.get(uses) {
+            Some(foresee) => foresee(with, ctx).await,
+            None => Ok(Vec::new()),
+        }
     }
 }
 

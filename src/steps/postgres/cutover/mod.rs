@@ -202,6 +202,14 @@ with:
         self.look(ctx).await
     }
 
+    /// The routers: they are there before the standby is, and a copy that takes hours should not end at a wrong file name.
+    async fn foresee(with: &Value, ctx: &StepContext) -> Result<Vec<String>, StepError> {
+        let routers = with.get("routers").and_then(|routers| Vec::<Router>::deserialize(routers).ok()).unwrap_or_default();
+        let reach = Self::reach(ctx);
+        let seen = futures::future::try_join_all(routers.iter().map(|router| router.foresee(&reach))).await?;
+        Ok(seen.concat())
+    }
+
     fn preview(&self, before: &Before) -> Preview {
         let (from, to) = (self.replica.from().title(), self.replica.to().title());
         let routers: Vec<String> = self.routers.iter().map(Router::title).collect();

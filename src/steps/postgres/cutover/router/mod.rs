@@ -78,6 +78,15 @@ impl Router {
         }
     }
 
+    /// Looks at as much of it as can be seen before it is known where the target is.
+    pub(super) async fn foresee(&self, reach: &Reach) -> Result<Vec<String>, StepError> {
+        match self {
+            Self::Pgbouncer(router) => router.look_at(reach).await,
+            Self::Haproxy(router) => router.look(reach).await,
+        }
+        .map(|seen| seen.warnings)
+    }
+
     /// Opens connections and lays the new way beside the old one.
     pub(super) async fn prepare<'a>(&'a self, task: &Task<'a>, seen: &'a Seen) -> Result<Ready<'a>, StepError> {
         Ok(match self {

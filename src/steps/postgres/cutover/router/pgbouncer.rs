@@ -107,8 +107,15 @@ impl Pgbouncer {
         format!("PgBouncer on `{}`", self.host)
     }
 
-    /// Looks where its databases lead and whether it can hold clients back, and changes nothing.
+    /// Looks where its databases lead, whether it can hold clients back and reaches the target, and changes nothing.
     pub(super) async fn look(&self, reach: &Reach, to: &Server) -> Result<Seen, StepError> {
+        let seen = self.look_at(reach).await?;
+        let (machine, port) = self.way(reach, to, &self.owner(reach)?).await?;
+        Ok(Seen { machine, port, ..seen })
+    }
+
+    /// The same without the target.
+    pub(super) async fn look_at(&self, reach: &Reach) -> Result<Seen, StepError> {
         let console = reach.connect(&self.console()).await?;
         let owner = self.owner(reach)?;
         let text = owner.read(&self.ini).await?.ok_or_else(|| {
@@ -166,8 +173,8 @@ impl Pgbouncer {
             return Err(StepError::permanent(format!("host `{}` has no `perl` or no `setsid`", self.host))
                 .help("the watchdog that ends an abandoned pause needs them: install `perl-base` and `util-linux`"));
         }
-        let (machine, port) = self.way(reach, to, &owner).await?;
-        Ok(Seen { names: meant.iter().map(|(name, ..)| name.clone()).collect(), whole, machine, port, warnings })
+        let names = meant.iter().map(|(name, ..)| name.clone()).collect();
+        Ok(Seen { names, whole, machine: String::new(), port: 0, warnings })
     }
 
     /// Where it reaches the target.
