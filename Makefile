@@ -50,6 +50,7 @@ sweep: tools kills ## the long crash sweep: kill -9 at SWEEP random moments, res
 	FERRY_KILLS=$(SWEEP) cargo nextest run --locked --no-capture --test sweep
 	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test matrix
 	FERRY_KILLS=40 cargo nextest run --locked --no-capture --test postgres_migration --test postgres_weather --test postgres_through_a_bucket killed
+	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test postgres_kills
 
 trials: tools ## PostgreSQL there and back ten times, near and far; prints the pauses
 	FERRY_TRIALS=10 cargo nextest run --locked --no-capture --test postgres_trials

@@ -1,5 +1,7 @@
 //! The one place where a step changes its state: limits, quiet, dependants and groups follow from it.
 
+use std::collections::HashSet;
+
 use super::definition::Body;
 use super::event::{Command, StopReason};
 use super::node::{Ix, Node, State};
@@ -52,8 +54,9 @@ impl Engine {
         });
         let node = &self.graph[ix];
         if matches!(state, State::Queued | State::UndoQueued) {
-            // A background step takes no place: it does not stand in line behind those that need one.
-            if node.is_background() && state == State::Queued {
+            // A background step takes no place: it does not stand in line behind those that need one. And what has begun
+            // to switch over does not leave clients waiting behind others.
+            if state == State::Queued && (node.is_background() || node.goes_first()) {
                 self.queue.push_front(ix);
             } else {
                 self.queue.push_back(ix);
@@ -144,14 +147,36 @@ impl Engine {
 
     /// Whether something that the step, or a group around it, needs is not there (any more).
     pub(super) fn is_waiting(&self, ix: Ix) -> bool {
+        let goes_first = self.graph[ix].goes_first();
         let mut at = Some(ix);
         while let Some(ix) = at {
-            if self.graph[ix].unmet > 0 {
+            if self.graph[ix].unmet > 0 && !(goes_first && self.lacks_only_service(ix)) {
                 return true;
             }
             at = self.graph[ix].parent;
         }
         false
+    }
+
+    /// Whether all that it needs and has not got are background steps that do not serve (again) yet, at any distance.
+    fn lacks_only_service(&self, ix: Ix) -> bool {
+        let (mut work, mut seen) = (vec![ix], HashSet::new());
+        while let Some(ix) = work.pop() {
+            for need in self.needs(ix).filter(|&need| !self.graph[need].has_satisfied) {
+                let node = &self.graph[need];
+                if node.def.background.is_some() {
+                    continue;
+                }
+                if !node.satisfies() {
+                    return false;
+                }
+                // It is done, and says so only when what it needs is there itself.
+                if seen.insert(need) {
+                    work.push(need);
+                }
+            }
+        }
+        true
     }
 
     /// Lets the background steps end that served until this one.

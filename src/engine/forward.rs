@@ -360,7 +360,8 @@ impl Engine {
         }
     }
 
-    /// A step that was on its way starts over, as soon as the background steps that it needs serve again.
+    /// A step that was on its way starts over, as soon as the background steps that it needs serve again: at once, if it
+    /// goes first.
     fn again_when_served(&mut self, ix: Ix) {
         self.update(ix, |node| node.state = State::Blocked);
         if !self.is_waiting(ix) {

@@ -369,6 +369,13 @@ impl Node {
         self.def.background.is_some() && !self.is_group()
     }
 
+    /// Whether it has begun to switch something over, and is not done: what an attempt has left half-way (clients that are
+    /// held back, for one) may be just what keeps background steps from being ready. It waits for none of them any more.
+    pub(super) fn goes_first(&self) -> bool {
+        let may_switch = self.def.pivot_inside && !self.is_finally && !self.is_group() && self.def.background.is_none();
+        may_switch && self.next_undo().is_some()
+    }
+
     /// Whether steps that need it may start: it did what was expected, was not wanted, serves, or its failure is
     /// tolerated.
     pub(super) fn satisfies(&self) -> bool {

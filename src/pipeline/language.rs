@@ -291,7 +291,7 @@ pub(crate) const STEP: Level = Level {
             "background",
             "`true` or mapping",
             r##"{"anyOf":[{"type":"boolean"},{"$ref":"#/$defs/background"}]}"##,
-            "It serves others while it runs: the steps behind it may start when it is ready.",
+            "It serves others while it runs: the steps behind it may start when it is ready. A step with its pivot inside that has begun and is taken up again waits for none: it may be what keeps them from being ready.",
         ),
         key(
             "undo",

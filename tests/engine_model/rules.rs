@@ -326,9 +326,12 @@ impl Rules {
         assert!(!engine.step(step).expect("known").inspections.is_empty(), "`{step}` starts before anything looked at the world");
     }
 
-    /// Walks from a step outwards: at each level everything it needs is over, by the events.
+    /// Walks from a step outwards: at each level everything it needs is over, by the events. A step that has a pivot inside
+    /// and was begun before does not wait until background steps serve again: what it left half-way may keep them from it.
     fn needs_are_met(&self, engine: &Engine, step: &StepPath) {
         let is_finally = engine.step(step).expect("known").is_finally;
+        let (_, own, _) = self.place(step);
+        let goes_first = own.pivot_inside && !is_finally && own.background.is_none() && self.dirty.contains(step);
         let mut at = Some(step.clone());
         while let Some(path) = at {
             if path.key().is_none() {
@@ -340,6 +343,7 @@ impl Rules {
                     };
                     // `finally` starts anew each time, so that the events of an earlier time say nothing of this one.
                     let is_met = if is_finally { is_over_now(engine, &need) } else { self.is_met(engine, &need) };
+                    let is_met = is_met || (goes_first && self.place(&need).1.background.is_some());
                     assert!(is_met, "`{step}` starts before `{need}` is over");
                 }
             }

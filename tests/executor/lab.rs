@@ -352,7 +352,7 @@ impl Lab {
 }
 
 pub fn registry() -> Registry {
-    ferry::steps::builtin().with::<Act>().with::<crate::pivot::Switch>()
+    ferry::steps::builtin().with::<Act>().with::<crate::pivot::Switch>().with::<crate::pivot::Door>()
 }
 
 /// The failure of a step.

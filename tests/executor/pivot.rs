@@ -1,6 +1,8 @@
 //! A pivot inside a step: until it is passed everything goes back, this step too; from then on the run goes forward only.
 
-use ferry::catalogue::{Interrupted, Pivot, Traits, Undo};
+use std::time::Duration;
+
+use ferry::catalogue::{Background, Interrupted, Pivot, Traits, Undo};
 use ferry::engine::{Event, RunStatus, State};
 use ferry::error::StepError;
 use ferry::executor::ExecutorError;
@@ -10,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::lab::{Lab, failure, trace};
+use crate::lab::{Lab, WORLD, failure, trace};
 
 /// A switch over: it prepares, passes its pivot, and acts.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -36,7 +38,7 @@ pub struct Switch {
 async fn wait_for(ctx: &StepContext, file: Option<&String>) {
     let Some(file) = file else { return };
     while !ctx.base.join(file).exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -90,6 +92,49 @@ impl Step for Switch {
             return Err(StepError::permanent("an undo has passed a pivot"));
         }
         trace(ctx, "undo");
+        Ok(())
+    }
+}
+
+/// What clients see: it is ready only while no switch over has begun that has not acted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Door {}
+
+impl Step for Door {
+    const TYPE: &'static str = "test.door";
+    const EXAMPLE: &'static str = "id: a\nuses: test.door\nwith: {}\n";
+    const BACKGROUND: Background = Background::ReadyWhenSaid;
+    type Before = ();
+    type Output = Value;
+
+    fn traits(_: &Value) -> Traits {
+        Traits { undo: Undo::Nothing, interrupted: Interrupted::RunAgain }
+    }
+
+    async fn inspect(&self, _: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    fn preview(&self, (): &()) -> Preview {
+        Preview { does: "looks".to_owned(), ..Preview::default() }
+    }
+
+    async fn run(&self, ctx: &StepContext, (): &()) -> Result<Value, StepError> {
+        loop {
+            let world = std::fs::read_to_string(ctx.base.join(WORLD)).unwrap_or_default();
+            if world.matches("prepare").count() == 0 || world.contains("act ") {
+                ctx.ready();
+            }
+            tokio::select! {
+                () = ctx.over.cancelled() => return Ok(Value::Null),
+                () = ctx.cancel.cancelled() => return Err(ctx.stopped()),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        }
+    }
+
+    async fn undo(&self, _: &StepContext, (): &()) -> Result<(), StepError> {
         Ok(())
     }
 }
@@ -165,7 +210,7 @@ async fn a_rollback_that_comes_after_the_pivot_is_not_begun() {
     lab.until_event(&run, passes).await;
     lab.executor.request(&run, Request::Rollback { by: "b".to_owned(), past_pivot: false }).await.expect("room");
     while !lab.executor.journal.letters(&run, 0).expect("readable").is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     lab.write("go", "");
     assert_eq!(session.await.expect("no panic").expect("an end"), RunStatus::Succeeded);
@@ -181,11 +226,11 @@ async fn a_rollback_and_a_pivot_at_the_same_moment_are_decided_on_one_side() {
         let request = Request::Rollback { by: "b".to_owned(), past_pivot: false };
         if round % 2 == 0 {
             lab.write("go", "");
-            tokio::time::sleep(std::time::Duration::from_micros(round * 250)).await;
+            tokio::time::sleep(Duration::from_micros(round * 250)).await;
             lab.executor.request(&run, request).await.expect("room");
         } else {
             lab.executor.request(&run, request).await.expect("room");
-            tokio::time::sleep(std::time::Duration::from_micros(round * 250)).await;
+            tokio::time::sleep(Duration::from_micros(round * 250)).await;
             lab.write("go", "");
         }
         let status = session.await.expect("no panic").expect("an end");
@@ -217,6 +262,27 @@ async fn an_attempt_interrupted_before_its_pivot_goes_back_and_one_after_it_goes
     lab.write("go", "");
     assert_eq!(lab.resume(&run).await, RunStatus::Succeeded);
     assert_eq!(lab.world()[2..], ["prepare cut", "prepare, past the pivot cut", "act cut", "run b", "done b"]);
+}
+
+#[tokio::test]
+async fn an_interrupted_switch_over_does_not_wait_for_what_it_keeps_from_being_ready() {
+    for held in ["waits_before", "waits_after"] {
+        let lab = Lab::new();
+        let text = format!(
+            "max_parallel: 1\nsteps:\n  - {{ id: door, uses: test.door, background: {{ until: cut }} }}\n\
+             \x20 - {{ id: a, uses: test.act, needs: [door] }}\n\
+             \x20 - {{ id: cut, uses: test.switch, needs: [a], pivot: true, with: {{ {held}: go }} }}\n\
+             \x20 - {{ id: b, uses: test.act, needs: [cut] }}\n"
+        );
+        let (run, session) = lab.spawn(&text);
+        lab.until("prepare cut").await;
+        session.abort();
+        let _ = session.await;
+        lab.write("go", "");
+        let resumed = tokio::time::timeout(Duration::from_secs(20), lab.resume(&run)).await;
+        assert_eq!(resumed.expect("it does not wait for the door"), RunStatus::Succeeded);
+        assert_eq!((lab.count("act cut"), lab.count("done b")), (1, 1), "{:?}", lab.world());
+    }
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub struct Client {
     pub acknowledged: Vec<(i64, Instant, Instant)>,
     /// What else happened: of these numbers nobody can say whether they were written.
     pub errors: Vec<(i64, Instant, String)>,
+    /// The longest that it has waited for an answer, good or bad.
+    pub waited: Duration,
 }
 
 /// What all of them have seen.
@@ -79,7 +81,7 @@ const EVERY: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(45);
 
 async fn write(name: String, url: &str, habit: Habit, stop: &AtomicBool, acknowledged: &AtomicUsize) -> Client {
-    let mut client = Client { name, acknowledged: Vec::new(), errors: Vec::new() };
+    let mut client = Client { name, acknowledged: Vec::new(), errors: Vec::new(), waited: Duration::ZERO };
     let mut connection = None;
     for number in 1.. {
         if stop.load(Ordering::Relaxed) {
@@ -96,7 +98,9 @@ async fn write(name: String, url: &str, habit: Habit, stop: &AtomicBool, acknowl
             // As one message, which poolers that keep no prepared statements understand.
             database.batch_execute(&format!("insert into ledger values ('{}', {number})", client.name)).await
         };
-        match tokio::time::timeout(PATIENCE, writing).await {
+        let written = tokio::time::timeout(PATIENCE, writing).await;
+        client.waited = client.waited.max(began.elapsed());
+        match written {
             Ok(Ok(())) => {
                 client.acknowledged.push((number, began, Instant::now()));
                 acknowledged.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use super::cutover::{CutOver, Method};
 use super::replica::{self, Replica, Replicated};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
-use crate::postgres::{Database, Lsn, Owner, Stop, hba};
+use crate::postgres::{Database, Lsn, Owner, Reach, Stop, hba};
 use crate::secret::Text;
 use crate::steps::{Preview, Progress, Step, StepContext};
 
@@ -64,6 +64,16 @@ impl Failback {
             Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
         });
         last.ok_or_else(|| StepError::permanent(format!("`{}` says nothing of where its timeline began", primary.title())))
+    }
+
+    /// It is a standby by now: what was kept beside its rules is in their place, and the slot that the new primary came by
+    /// would hold back its log for ever.
+    async fn forget(&self, reach: &Reach, owner: &Owner) -> Result<(), StepError> {
+        let old = reach.connect(&self.cutover.old).await?;
+        let drop_slots =
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = any($1) and not active";
+        old.rows("drop the slots of the old primary", drop_slots, &[&self.cutover.slots]).await?;
+        owner.script("remove what the fence needed", r#"rm -f "$1""#, &[&self.cutover.fence.kept]).await.map(drop)
     }
 
     /// Takes back what the old primary has written behind the fork, if it has.
@@ -143,6 +153,7 @@ with:
         let primary = reach.connect(&self.cutover.primary).await?;
         let owner = Owner::of(&reach, &self.cutover.old)?;
         if let Some(lag) = replica.streams(ctx, &before.standby, &primary, &owner).await? {
+            self.forget(&reach, &owner).await?;
             return replica.outcome(&before.standby, &lag, None);
         }
         let password = replica.prepare(ctx, &before.standby, &primary).await?;
@@ -156,6 +167,7 @@ with:
             owner.script("put pg_hba.conf back", back, &[&fence.hba_file, &fence.kept]).await?;
         }
         let lag = replica.follow(ctx, &before.standby, &primary, &owner).await?;
+        self.forget(&reach, &owner).await?;
         replica.outcome(&before.standby, &lag, None)
     }
 
@@ -167,6 +179,7 @@ with:
         let fence = &self.cutover.fence;
         let text = owner.read(&fence.hba_file).await?.unwrap_or_default();
         if !hba::is_fence(&text, &fence.key) {
+            owner.script("keep pg_hba.conf", r#"[ -e "$2" ] || cp -p "$1" "$2""#, &[&fence.hba_file, &fence.kept]).await?;
             owner.write(&fence.hba_file, hba::fence(&text, &fence.key, before.standby.name())).await?;
         }
         self.replica().take_back(ctx, &before.standby).await

@@ -38,7 +38,7 @@ pub(super) struct Files {
     /// What stood there before: it exists from before the fence is in its place until the fence is lifted.
     pub kept: String,
     /// The script that the server runs.
-    gate: String,
+    pub gate: String,
 }
 
 impl Files {
@@ -81,7 +81,7 @@ pub(super) async fn lift(
         owner.reload(data).await?;
         is_open.await;
     }
-    owner.script("remove what the fence needed", r#"rm -f "$1" "$2""#, &[&files.gate, &files.kept]).await?;
+    owner.script("remove what the fence needed", r#"rm -f "$1" "$2" "$2.new""#, &[&files.gate, &files.kept]).await?;
     Ok(stood)
 }
 

@@ -150,6 +150,9 @@ impl Cutover {
         if !self.routers.iter().any(Router::holds_clients) {
             warnings.push("no router holds clients back: their connections break, and they have to come again".to_owned());
         }
+        if self.watchdog <= self.max_pause && !self.routers.is_empty() {
+            warnings.push(format!("`watchdog` ({}) may end a pause that `max_pause` ({}) allows", self.watchdog, self.max_pause));
+        }
         Ok(Before { source, routers, lag: ByteSize(lag), warnings })
     }
 

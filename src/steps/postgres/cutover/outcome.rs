@@ -22,6 +22,9 @@ pub struct CutOver {
     pub method: Method,
     /// The old primary's fence.
     pub fence: Fence,
+    /// Slots of the old primary that nobody uses any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<String>,
     /// Where the old primary's log ended for clients: all that was acknowledged lies before it. Nothing when an
     /// interrupted attempt had fenced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,6 +83,7 @@ impl Cutover {
             old: self.replica.from().clone(),
             method: self.replica.method(),
             fence: Fence { hba_file: files.hba, kept: files.kept, key: key.to_owned() },
+            slots: self.replica.slots(),
             lsn: None,
             pause: None,
             forecast: None,

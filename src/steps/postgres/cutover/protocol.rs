@@ -255,8 +255,9 @@ impl Cutover {
     async fn stop_old(&self, reach: &Reach, before: &Before) -> Result<(), StepError> {
         let owner = Owner::of(reach, self.replica.from())?;
         owner.stop(self.replica.from(), &before.source.data, Stop::Immediate).await?;
+        let fence::Files { kept, gate, .. } = Self::files(before, &reach.application);
+        owner.script("remove what the fence needed", r#"rm -f "$1""#, &[&gate]).await?;
         // The line that let the standby in is of no use any more, should the file come back to its place.
-        let kept = Self::files(before, &reach.application).kept;
         let text = owner.read(&kept).await?.unwrap_or_default();
         let without = hba::without_lines(&text, self.replica.key());
         if without == text { Ok(()) } else { owner.write(&kept, without).await }

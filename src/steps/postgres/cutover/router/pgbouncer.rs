@@ -222,14 +222,17 @@ impl Pgbouncer {
     /// The old file, and no pause.
     pub(super) async fn release(&self, task: &Task<'_>, seen: &Seen) -> Result<(), StepError> {
         let owner = self.owner(task.reach)?;
-        let put_back = r#"[ ! -e "$2" ] || { mv -f "$2" "$1"; echo back; }; rm -f "$3""#;
-        let said =
-            owner.script("put pgbouncer.ini back", put_back, &[&self.ini, &self.kept(task.key), &self.laid(task.key)]).await?;
+        let put_back =
+            r#"set -e; [ ! -e "$2" ] || { cp -p "$2" "$2.part"; mv -f "$2.part" "$1"; echo back; }; rm -f "$3" "$2.part""#;
+        let kept = self.kept(task.key);
+        let said = owner.script("put pgbouncer.ini back", put_back, &[&self.ini, &kept, &self.laid(task.key)]).await?;
         if said.is_empty() {
             // Nothing was laid ready, so nothing was paused.
             return Ok(());
         }
-        self.go_on(task, seen, &owner).await
+        self.go_on(task, seen, &owner).await?;
+        // The copy goes last: a runner that dies before this leaves it as the sign that clients may still be held back.
+        owner.script("remove the copy of pgbouncer.ini", r#"rm -f "$1""#, &[&kept]).await.map(drop)
     }
 
     /// The new file, and no pause.
@@ -273,7 +276,7 @@ impl Pgbouncer {
     pub(super) async fn tidy(&self, task: &Task<'_>) -> Result<(), StepError> {
         let owner = self.owner(task.reach)?;
         watchdog::end(&owner, task.key).await?;
-        let remove = r#"rm -f "$1" "$2""#;
+        let remove = r#"rm -f "$1" "$1.part" "$2""#;
         owner.script("remove the old pgbouncer.ini", remove, &[&self.kept(task.key), &self.laid(task.key)]).await.map(drop)
     }
 }
