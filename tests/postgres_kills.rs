@@ -162,7 +162,7 @@ impl Point {
 fn killed(journey: &Journey<'_>, point: Point, goes_back: bool) {
     let what = format!("killed at {point:?}");
     let leg = match point {
-        Point::Releasing => Leg { watchdog: Duration::from_secs(60), ..Leg::default() },
+        Point::Releasing => Leg { watchdog: Duration::from_mins(1), ..Leg::default() },
         _ => Leg::default(),
     };
     let begun = Instant::now();

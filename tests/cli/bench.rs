@@ -149,6 +149,7 @@ impl Started {
 }
 
 impl Drop for Started {
+    #[expect(clippy::print_stderr, reason = "the story of a failure is for people")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();

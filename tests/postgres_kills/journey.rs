@@ -2,6 +2,7 @@
 //! straight to either server. After each leg everything is looked at, whatever has happened on the way.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use ferry::engine::{Event, Outcome};
@@ -197,7 +198,7 @@ impl<'a> Journey<'a> {
         let app = databases.lines().find(|line| line.starts_with("app|")).unwrap_or_default();
         let leads = |text: &str| text.contains(&format!("host={} ", primary.address()));
         if !leads(&ini) || !app.contains(&format!("|{}|", primary.address())) || !app.ends_with("|0|0") {
-            left.push_str(&format!("the pooler leads elsewhere or is paused: {app}\n{ini}"));
+            let _ = write!(left, "the pooler leads elsewhere or is paused: {app}\n{ini}");
         }
         left
     }
