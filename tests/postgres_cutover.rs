@@ -128,3 +128,21 @@ fn an_old_primary_that_has_written_more_is_rewound() {
     lab::until("it follows", || (alpha.asked("app", "select n from since").as_deref() == Ok("1")).then_some(()));
     assert!(alpha.is_in_recovery());
 }
+
+#[test]
+fn what_was_acknowledged_before_it_was_on_the_disk_is_not_lost() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
+    // Nobody flushes for a long time but who has to.
+    let lazy = ["synchronous_commit = off", "wal_writer_delay = 10s", "wal_writer_flush_after = 1GB"];
+    let alpha = lab.cluster("alpha", &Settings { lines: lazy.map(str::to_owned).to_vec(), ..Settings::full(1) });
+    let beta = lab.place("beta", &Settings::default());
+    let pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    bench.write("move.yaml", &(lab.yaml(&["alpha", "beta", "gate"]) + &steps("")));
+    let mut load = lab.load(&pooler.url(), 8, &[]);
+    load.under_way(|| alpha.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    bench.run(&["run", "move.yaml", "--yes"]).exits(0);
+    load.under_way(|| beta.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    let figures = load.stop();
+    assert_eq!((figures.failed, figures.aborted), (0, 0), "{figures:?}");
+    assert_eq!(beta.sql("select count(*) from pgbench_history"), figures.acknowledged.to_string());
+}

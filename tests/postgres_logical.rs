@@ -34,6 +34,10 @@ fn databases_follow_row_by_row_and_are_taken_back_without_a_trace() {
     let beta = lab.cluster("beta", &Settings::default());
     shop(&alpha);
     beta.asked("postgres", "drop database app; drop role app").expect("dropped");
+    let beside = "alter database shop set work_mem = '5MB'; alter database shop connection limit 30; revoke connect on database shop from public;
+        grant connect on database shop to staff; alter role clerk set search_path = '$user', \"Odd \"\"one\"\"\", public;
+        alter role clerk in database shop set my.own = 'a=b'; comment on database shop is 'Sells';";
+    alpha.asked("postgres", beside).expect("done");
     let before = (outside(&alpha), outside(&beta));
     bench.write("rows.yaml", &(lab.yaml(&["alpha", "beta"]) + ROWS));
     let plan = bench.run(&["plan", "rows.yaml"]).exits(0);
@@ -47,6 +51,16 @@ fn databases_follow_row_by_row_and_are_taken_back_without_a_trace() {
     let sums = "select count(*), sum(hashtext(t::text)) from pgbench_accounts t";
     assert_eq!(alpha.asked("shop", sums), beta.asked("shop", sums));
     assert_eq!(beta.asked("shop", "select tableowner from pg_tables where tablename = 'orders'"), Ok("clerk".to_owned()));
+    let belongs = "select (select array_agg(a) from unnest(datacl) a where a::text !~ '^ferry'), shobj_description(oid, 'pg_database') from pg_database where datname = 'shop';
+        select coalesce(rolname, '-'), c from pg_db_role_setting s left join pg_roles r on r.oid = setrole, unnest(setconfig) c where c not like 'ferry%' order by 1, 2";
+    assert_eq!(beta.asked("shop", belongs), alpha.asked("shop", belongs));
+    // Closed until a cutover.
+    let said = beta.program(
+        "psql",
+        &["-XAtqc", "select 1", &beta.url().replace("app:app-secret", "clerk:clerk-secret").replace("/app", "/shop")],
+    );
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("too many connections for database \"shop\""), "{said}");
     bench.run(&["rollback", "last", "--yes"]).exits(0);
     assert_eq!((outside(&alpha), outside(&beta)), before);
     assert_eq!(alpha.asked("shop", "select count(*) from pg_publication"), Ok("0".to_owned()));

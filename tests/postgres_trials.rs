@@ -1,5 +1,6 @@
-//! `ferry trial` of a round trip in the lab: pipelines/postgres-failback.yaml as it stands, under load. `make trials`
-//! does it ten times, near and far, and prints the figures.
+//! `ferry trial` of a round trip in the lab: pipelines/postgres-failback.yaml as it stands, and the same row by row,
+//! pipelines/postgres-logical-failback.yaml, under load. `make trials` does them ten times, near and far, and prints the
+//! figures.
 #![allow(clippy::print_stdout, reason = "its figures are its end")]
 
 #[allow(dead_code, reason = "it is shared with the tests of the command line")]
@@ -14,9 +15,42 @@ use lab::Lab;
 use lab::link::Weather;
 use lab::pooler::PROBER;
 use lab::postgres::Settings;
+use lab::template::programs;
 
-fn pipeline(lab: &Lab, bench: &Bench) -> String {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/postgres-failback.yaml"));
+/// What goes there and back again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A standby is promoted.
+    Files,
+    /// Databases that follow take over.
+    Rows,
+}
+
+impl Form {
+    fn pipeline(self) -> &'static str {
+        if self == Self::Files { "postgres-failback.yaml" } else { "postgres-logical-failback.yaml" }
+    }
+
+    /// How each way is called in the outputs; row by row one probe goes both.
+    fn ways(self) -> &'static [&'static str] {
+        if self == Self::Files { &["_there", "_back"] } else { &[""] }
+    }
+
+    fn shown(self) -> &'static [&'static str] {
+        if self == Self::Files {
+            &["pause_there", "gap_there", "pause_back", "gap_back"]
+        } else {
+            &["pause_there", "pause_back", "longest_gap"]
+        }
+    }
+}
+
+/// After a round trip row by row the target is a server that has moved away. The next one needs one that is new.
+const ANEW: &str = "  - id: anew\n    uses: command\n    on: target\n    needs: [home]\n    with: { become: postgres, run: \"ANEW\" }\n\noutputs:";
+
+fn pipeline(lab: &Lab, bench: &Bench, form: Form) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(form.pipeline());
+    let text = std::fs::read_to_string(path);
     bench.write("password", PROBER.1);
     let config = lab.folder().join("config").display().to_string();
     let text = text.expect("it is there").replace("env: APP_PASSWORD", &format!("file: {}", bench.path("password").display()));
@@ -27,10 +61,22 @@ fn pipeline(lab: &Lab, bench: &Bench) -> String {
     })
 }
 
-fn trials(times: &str, far: Option<Weather>) {
+fn trials(times: &str, far: Option<Weather>, form: Form) {
     let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
     let alpha = lab.cluster("alpha", &Settings { fsync: true, ..Settings::full(2) });
-    let beta = lab.place("beta", &Settings::default());
+    let settings = Settings { fsync: true, ..Settings::default() };
+    let beta = if form == Form::Files { lab.place("beta", &settings) } else { lab.cluster("beta", &settings) };
+    let mut text = pipeline(&lab, &bench, form);
+    if form == Form::Rows {
+        alpha.sql("alter table pgbench_history replica identity full");
+        beta.asked("postgres", "drop database app; drop role app").expect("dropped");
+        beta.stop();
+        beta.host.says(&format!("cp -a {0} {0}.new", beta.data));
+        beta.start();
+        let start = format!("{}/pg_ctl -s -w -D {} -l /var/lib/postgresql/log start", programs().0.display(), beta.data);
+        let anew = format!("rm -rf {0} && cp -a {0}.new {0} && {start}", beta.data);
+        text = text.replace("\noutputs:", &ANEW.replace("ANEW", &anew));
+    }
     let pooler = lab.pooler("gate", alpha.address(), alpha.port);
     // The probe has a pool of its own. In the load's pool it would wait for its turn behind eight others, while the pooler
     // logs in one connection after the other: that is what the load's own gap tells.
@@ -38,11 +84,11 @@ fn trials(times: &str, far: Option<Weather>) {
     if let Some(weather) = far {
         lab.host("beta").weather(weather);
     }
-    bench.write("back.yaml", &pipeline(&lab, &bench));
+    bench.write("back.yaml", &text);
     let mut load = lab.load(&pooler.url(), 8, &[]);
     load.under_way(|| alpha.sql("select count(*) from pgbench_history").parse().expect("a number"));
-    let inputs =
-        ["source=root@alpha", "target=root@beta", "gate=root@gate", "route=10.77.0.30:6432", "user=prober", "remove=true"];
+    let more = if form == Form::Files { "remove=true" } else { "without_large_objects=true" };
+    let inputs = ["source=root@alpha", "target=root@beta", "gate=root@gate", "route=10.77.0.30:6432", "user=prober", more];
     let mut arguments = vec!["trial", "back.yaml", "--times", times, "--svg", "pauses.svg", "--json"];
     arguments.extend(inputs.iter().flat_map(|input| ["-i", input]));
     let ran = bench.run(&arguments);
@@ -50,17 +96,17 @@ fn trials(times: &str, far: Option<Weather>) {
     let figures = load.stop();
     assert_eq!((figures.failed, figures.aborted), (0, 0), "{}\n{}", figures.text, pooler.log());
     assert_eq!(alpha.sql("select count(*) from pgbench_history"), figures.acknowledged.to_string());
-    assert!(!alpha.is_in_recovery() && !beta.runs());
+    assert!(!alpha.is_in_recovery() && beta.runs() == (form == Form::Rows));
     let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
     let figure = |name: &str| {
         let all = document["figures"].as_array().expect("a list");
         all.iter().find(|figure| figure["name"] == name).unwrap_or_else(|| panic!("no {name}: {}", ran.stdout)).clone()
     };
-    for way in ["there", "back"] {
-        assert_eq!(figure(&format!("errors_{way}"))["max"], 0.0);
-        assert_eq!(figure(&format!("acknowledged_{way}"))["values"], figure(&format!("exactly_once_{way}"))["values"]);
+    for way in form.ways() {
+        assert_eq!(figure(&format!("errors{way}"))["max"], 0.0);
+        assert_eq!(figure(&format!("acknowledged{way}"))["values"], figure(&format!("exactly_once{way}"))["values"]);
     }
-    for name in ["pause_there", "gap_there", "pause_back", "gap_back"] {
+    for name in form.shown() {
         let figure = figure(name);
         let millis = |what: &str| figure[what].as_f64().map_or(0.0, |seconds| (seconds * 1000.0).round());
         let [median, mean, deviation, min, max] = ["median", "mean", "deviation", "min", "max"].map(millis);
@@ -74,10 +120,15 @@ fn trials(times: &str, far: Option<Weather>) {
     );
     let svg = std::fs::read_to_string(bench.path("pauses.svg")).expect("it was written");
     if let Ok(folder) = std::env::var("FERRY_TRIALS_SVG") {
-        let name = if far.is_some() { "postgres-far.svg" } else { "postgres-near.svg" };
+        let rows = if form == Form::Rows { "-rows" } else { "" };
+        let name = format!("postgres{rows}-{}.svg", if far.is_some() { "far" } else { "near" });
         std::fs::write(std::path::Path::new(&folder).join(name), &svg).expect("written");
     }
-    assert!(svg.contains("gap_back"));
+    assert!(svg.contains("pause_back"));
+    if std::env::var_os("FERRY_TRIALS").is_some() {
+        let told = bench.run(&["logs", "last"]).stdout;
+        told.lines().filter(|line| line.contains("the pause is over")).for_each(|line| println!("{line}"));
+    }
 }
 
 fn times() -> String {
@@ -86,7 +137,24 @@ fn times() -> String {
 
 #[test]
 fn there_and_back_again_on_one_network() {
-    trials(&times(), None);
+    trials(&times(), None, Form::Files);
+}
+
+#[test]
+fn there_and_back_again_row_by_row_on_one_network() {
+    trials(&times(), None, Form::Rows);
+}
+
+/// 40 ms there and back, 100 Mbit/s.
+fn slow() -> Weather {
+    Weather { delay: Duration::from_millis(20), rate: Some(100_000_000), ..Weather::default() }
+}
+
+#[test]
+fn there_and_back_again_row_by_row_over_a_slow_link() {
+    if std::env::var_os("FERRY_TRIALS").is_some() {
+        trials(&times(), Some(slow()), Form::Rows);
+    }
 }
 
 #[test]
@@ -95,6 +163,5 @@ fn there_and_back_again_over_a_slow_link() {
     if std::env::var_os("FERRY_TRIALS").is_none() {
         return;
     }
-    // 40 ms there and back, 100 Mbit/s.
-    trials(&times(), Some(Weather { delay: Duration::from_millis(20), rate: Some(100_000_000), ..Weather::default() }));
+    trials(&times(), Some(slow()), Form::Files);
 }

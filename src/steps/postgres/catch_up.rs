@@ -1,4 +1,4 @@
-//! `postgres.catch_up`: waits until a standby is close behind.
+//! `postgres.catch_up`: waits until a standby, or a copy by rows, is close behind.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::replica::Replicated;
+use super::cutover::Follower;
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
-use crate::postgres::{Lag, lag};
+use crate::postgres::Lag;
 use crate::steps::{Preview, Progress, Step, StepContext};
 use crate::units::{ByteSize, Span};
 
@@ -26,8 +26,8 @@ const EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CatchUp {
-    /// The outputs of a `postgres.replica`.
-    replica: Replicated,
+    /// The outputs of a `postgres.replica`, a `postgres.logical` or a `postgres.failback`.
+    replica: Follower,
     /// How far it may be behind; 1 MiB unless given.
     #[serde(default = "a_mebibyte")]
     max_lag: ByteSize,
@@ -74,27 +74,30 @@ with:
     }
 
     async fn inspect(&self, ctx: &StepContext) -> Result<(), StepError> {
-        ctx.reach().host(&self.replica.from).map(drop)
+        if self.replica.slots().is_empty() {
+            return Err(StepError::permanent(format!(
+                "`{}` follows through an archive, segment by segment",
+                self.replica.to().title()
+            ))
+            .help("leave this step out: `postgres.cutover` ends the last segment and waits for it"));
+        }
+        ctx.reach().host(self.replica.from()).map(drop)
     }
 
     fn preview(&self, (): &()) -> Preview {
-        let does = format!(
-            "waits until the standby on `{}` is less than {} behind for {}",
-            self.replica.to.title(),
-            self.max_lag,
-            self.lasting
-        );
+        let does =
+            format!("waits until `{}` is less than {} behind for {}", self.replica.to().title(), self.max_lag, self.lasting);
         Preview { does, undo: "nothing to undo".to_owned(), ..Preview::default() }
     }
 
     async fn run(&self, ctx: &StepContext, (): &()) -> Result<CaughtUp, StepError> {
-        let source = ctx.reach().connect(&self.replica.from).await?;
+        let source = ctx.reach().connect(self.replica.from()).await?;
         let start = ctx.clock.monotonic();
         let mut since = None;
         let mut last: Option<Lag> = None;
         loop {
             let now = ctx.clock.monotonic();
-            let found = lag(&source, &self.replica.slot).await?;
+            let found = self.replica.lag(&source).await?;
             match &found {
                 Some(lag) if lag.state == "streaming" && lag.bytes() <= self.max_lag.0 => {
                     let since = *since.get_or_insert(now);
@@ -110,10 +113,9 @@ with:
             // A standby that applies nothing is silent, for the idle timeout to see.
             let moves = found.as_ref().map(|lag| lag.replayed) != last.as_ref().map(|lag| lag.replayed);
             if moves || since.is_some() {
-                let message = found.as_ref().map_or_else(
-                    || "nobody is connected to the slot".to_owned(),
-                    |lag| format!("{} behind", ByteSize(lag.bytes())),
-                );
+                let message = found
+                    .as_ref()
+                    .map_or_else(|| "it does not follow yet".to_owned(), |lag| format!("{} behind", ByteSize(lag.bytes())));
                 ctx.progress(Progress { message: Some(message), ..Progress::default() });
             }
             last = found;

@@ -7,6 +7,9 @@ use super::{Difference, Kind};
 use crate::error::StepError;
 use crate::postgres::Database;
 
+/// What is there in the source alone.
+pub(super) const MISSING: &str = "missing in the target";
+
 /// Not PostgreSQL's own, and not those of extensions, which are compared by their versions.
 const OURS: &str = "n.nspname !~ '^pg_' and n.nspname <> 'information_schema'";
 
@@ -106,7 +109,7 @@ fn in_cluster(is_physical: bool) -> Vec<(Kind, String)> {
             "select rolname, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, \
              rolconnlimit, rolvaliduntil, (select string_agg(concat(d.datname, ' ', s.setconfig::text), ' ' order by d.datname) from \
              pg_db_role_setting s left join pg_database d on d.oid = s.setdatabase where s.setrole = a.oid), {password}, (select string_agg(r.rolname, ', ' order by r.rolname) from \
-             pg_auth_members m join pg_roles r on r.oid = m.roleid where m.member = a.oid)) from pg_authid a where rolname !~ '^pg_'"
+             pg_auth_members m join pg_roles r on r.oid = m.roleid where m.member = a.oid)) from pg_authid a where rolname !~ '^(pg_|ferry_[0-9a-f]{{12}}$)'"
             ),
         ),
         (
@@ -142,7 +145,7 @@ fn differences(kind: Kind, database: &str, from: &BTreeMap<String, String>, to: 
     differ
         .map(|name| {
             let what = match (from.get(name), to.get(name)) {
-                (Some(_), None) => "missing in the target".to_owned(),
+                (Some(_), None) => MISSING.to_owned(),
                 (None, Some(_)) => "not in the source".to_owned(),
                 // What a password is like is nobody's business.
                 (Some(_), Some(_)) if kind == Kind::Role => "other attributes, memberships or password".to_owned(),

@@ -28,9 +28,10 @@ const SHOWN: usize = 100;
 /// are known, and named. Beside the tables: schema, sequences (the target's must not be behind), extensions, versions of
 /// collations, roles, databases and large objects. Settings that differ are told and make nothing fail.
 ///
-/// It may run while clients write, when one of the two is a standby of the other: rows that differ are looked at again, as
-/// they are then, until each has been seen equal, or seen different while nobody changed it. On servers of which none is a
-/// standby nobody may write meanwhile.
+/// It may run while clients write, when one of the two is a standby of the other or follows it by `postgres.logical`: rows
+/// that differ are looked at again, as they are then, until each has been seen equal, or seen different while nobody changed
+/// it. On servers of which none follows nobody may write meanwhile. What does not follow by rows makes nothing fail then:
+/// sequences that are behind, unlogged tables, materialized views.
 ///
 /// Nothing is locked but as by reading, nothing is written; where a standby follows through an archive, the source ends a
 /// segment of its log each time that the standby has to catch up. Foreign tables are left out, and unlogged ones on a standby.
@@ -65,6 +66,9 @@ pub struct Compare {
     /// Whether the schema and all else beside the rows is compared.
     #[serde(default = "yes")]
     schema: bool,
+    /// Large objects were left behind on purpose, and their difference is only told.
+    #[serde(default)]
+    without_large_objects: bool,
     /// Whether differences make the step fail. With `fail: false` it succeeds, and they are in its outputs.
     #[serde(default = "yes")]
     fail: bool,

@@ -143,7 +143,7 @@ async fn settle(
         Some(label) => Key(std::slice::from_ref(label)).to_string(),
         None => Key(key).to_string(),
     };
-    let (leads, followed) = if follows == Follows::From { (&now.to, &now.from) } else { (&now.from, &now.to) };
+    let (leads, followed) = if follows.is_from() { (&now.to, &now.from) } else { (&now.from, &now.to) };
     let mut round = 0;
     while !open.is_empty() && round < ROUNDS {
         round += 1;
@@ -156,7 +156,7 @@ async fn settle(
             // Whoever copies from the one to the other, if anybody does, gets some time for it.
             tokio::time::sleep(Duration::from_millis(100)).await;
         } else {
-            caught_up(ctx, leads, followed).await?;
+            caught_up(ctx, leads, followed, follows).await?;
         }
         let mut shown: Vec<Rows> = vec![list(followed, table, &sql).await?];
         let after = list(leads, table, &sql).await?;
@@ -178,7 +178,7 @@ async fn settle(
                 continue;
             }
             let shown = hash(&shown[0], &key);
-            let (here, there) = if follows == Follows::From { (shown, one) } else { (one, shown) };
+            let (here, there) = if follows.is_from() { (shown, one) } else { (one, shown) };
             let how = match (here, there) {
                 (Some(_), None) => How::Missing,
                 (None, Some(_)) => How::Extra,

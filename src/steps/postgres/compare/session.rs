@@ -85,11 +85,25 @@ pub(super) enum Follows {
     To,
     /// The source is.
     From,
+    /// The target subscribes to the source.
+    ToByRows,
+    /// The source subscribes to the target.
+    FromByRows,
     /// None of them.
     Neither,
 }
 
 impl Follows {
+    /// Whether it is the source that follows.
+    pub(super) fn is_from(self) -> bool {
+        matches!(self, Self::From | Self::FromByRows)
+    }
+
+    /// Whether it follows by logical replication.
+    pub(super) fn is_by_rows(self) -> bool {
+        matches!(self, Self::ToByRows | Self::FromByRows)
+    }
+
     pub(super) async fn of(from: &Database, to: &Database) -> Result<Self, StepError> {
         let is_standby = "select pg_is_in_recovery()";
         let from = one(from, "look whether it is a standby", is_standby).await? == "t";
@@ -100,6 +114,51 @@ impl Follows {
             _ => Ok(Self::Neither),
         }
     }
+
+    /// The same of one database, which may follow by its rows.
+    pub(super) async fn of_database(from: &Database, to: &Database) -> Result<Self, StepError> {
+        match Self::of(from, to).await? {
+            Self::Neither if subscribes(from, to).await? => Ok(Self::ToByRows),
+            Self::Neither if subscribes(to, from).await? => Ok(Self::FromByRows),
+            found => Ok(found),
+        }
+    }
+}
+
+/// The slots of this database that are in use, as a list in SQL.
+const SLOTS: &str = "select coalesce(string_agg(quote_literal(slot_name), ', '), 'null') from pg_replication_slots \
+    where slot_type = 'logical' and active and database = current_database()";
+
+/// Whether a subscription of the one uses a slot of the other.
+async fn subscribes(leads: &Database, follows: &Database) -> Result<bool, StepError> {
+    let slots = one(leads, "look for slots", SLOTS).await?;
+    let asked = format!(
+        "select count(*) from pg_subscription where subenabled and subslotname::text in ({slots}) \
+         and subdbid = (select oid from pg_database where datname = current_database())"
+    );
+    Ok(one(follows, "look for a subscription", &asked).await? != "0")
+}
+
+/// How far it has replayed: a standby, or a subscription. That tells its source of each transaction that it has applied,
+/// and keeps for itself how far the source said that there was nothing more.
+async fn replayed(leads: &Database, follows: &Database, by_rows: bool) -> Result<Lsn, StepError> {
+    let doing = "ask how far it has replayed";
+    let unreadable = |error: String| StepError::permanent(error).help("is this a PostgreSQL server?");
+    if !by_rows {
+        let said = one(follows, doing, "select coalesce(pg_last_wal_replay_lsn(), '0/0')").await?;
+        return said.parse().map_err(unreadable);
+    }
+    let slots = one(leads, "look for slots", SLOTS).await?;
+    let heard = format!(
+        "select coalesce(min(latest_end_lsn), '0/0') from pg_stat_subscription t join pg_subscription s on s.oid = t.subid \
+         where relid is null and latest_end_lsn is not null and subslotname::text in ({slots})"
+    );
+    let told = format!(
+        "select coalesce(min(r.replay_lsn), '0/0') from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid \
+         where s.slot_name::text in ({slots})"
+    );
+    let (heard, told) = tokio::try_join!(one(follows, doing, &heard), one(leads, doing, &told))?;
+    Ok(Lsn::max(heard.parse().map_err(unreadable)?, told.parse().map_err(unreadable)?))
 }
 
 /// Where the log stands. `FORCED`: its segment is ended all the same. Where nobody streams, a standby follows through an
@@ -121,23 +180,29 @@ async fn written(leads: &Database, forced: bool) -> Result<(Lsn, bool), StepErro
     let said =
         one(leads, "ask how far it has written", &WRITTEN.replace("FORCED", if forced { "true" } else { "false" })).await?;
     let (at, ended) = said.split_once(' ').unwrap_or((&said, ""));
-    let at = at.parse().map_err(|error: String| StepError::permanent(error).help("is this a PostgreSQL server?"))?;
+    let mut at: Lsn = at.parse().map_err(|error: String| StepError::permanent(error).help("is this a PostgreSQL server?"))?;
+    if HEADERS.contains(&(at.0 % PAGE)) {
+        at = Lsn(at.0 - at.0 % PAGE);
+    }
     Ok((at, ended == "true" || ended == "t"))
 }
 
-/// Waits until the standby has replayed all that the other has written by now.
-pub(super) async fn caught_up(ctx: &StepContext, leads: &Database, follows: &Database) -> Result<(), StepError> {
-    let unreadable = |error: String| StepError::permanent(error).help("is this a PostgreSQL server?");
+/// A page of the log, and the headers that one may begin with. A header counts as written when the record before it ends
+/// where the page begins, and nobody can replay it.
+const PAGE: u64 = 8192;
+const HEADERS: [u64; 2] = [24, 40];
+
+/// Waits until the follower has replayed all that the other has written by now.
+pub(super) async fn caught_up(ctx: &StepContext, leads: &Database, follows: &Database, how: Follows) -> Result<(), StepError> {
     let (mut wanted, mut by_archive) = written(leads, false).await?;
     let (started, mut is_late, mut told) = (ctx.clock.monotonic(), false, Duration::ZERO);
     loop {
-        let replayed = one(follows, "ask how far it has replayed", "select coalesce(pg_last_wal_replay_lsn(), '0/0')").await?;
-        let replayed: Lsn = replayed.parse().map_err(unreadable)?;
+        let replayed = replayed(leads, follows, how.is_by_rows()).await?;
         if replayed >= wanted {
             return Ok(());
         }
         let since = ctx.clock.monotonic().saturating_sub(started);
-        if since > SOON && !is_late && !by_archive {
+        if since > SOON && !is_late && !by_archive && !how.is_by_rows() {
             // Others stream from the source; this one may not.
             is_late = true;
             let receivers = "select count(*) from pg_stat_wal_receiver";

@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::session::rows;
+use super::session::{Follows, rows};
 use crate::error::StepError;
 use crate::postgres::{Database, quote_literal, quote_name};
 
@@ -36,13 +36,19 @@ pub(super) struct Table {
     pub(super) key: Vec<String>,
     /// The columns by which people know a row, where they are not those of `key`.
     pub(super) label: Vec<String>,
+    /// Rows are found by a hash of all they hold, and those that are alike are counted: the table has no key, and rows that
+    /// come while it is compared have to be told from rows that differ.
+    pub(super) is_bag: bool,
 }
+
+/// What stands for the key of a table without one.
+const ROW_HASH: &str = "hash of the row";
 
 /// Tables that cannot be compared, and why.
 pub(super) type Left = Vec<(String, &'static str)>;
 
 /// All tables of a database; those that are left out apart. `is_physical`: rows lie at the same places on both sides.
-pub(super) async fn tables(database: &Database, is_physical: bool, is_standby: bool) -> Result<(Vec<Table>, Left), StepError> {
+pub(super) async fn tables(database: &Database, is_physical: bool, follows: Follows) -> Result<(Vec<Table>, Left), StepError> {
     let sql = "select n.nspname, c.relname, c.relkind::text, c.relpersistence::text, \
             case when c.relkind = 'f' then 0 else pg_table_size(c.oid) end, \
             (select json_agg(json_build_array(a.attname, not a.attnotnull) order by a.attnum) from pg_attribute a \
@@ -66,14 +72,22 @@ pub(super) async fn tables(database: &Database, is_physical: bool, is_standby: b
             left.push((title, "it is a foreign table: its rows are elsewhere"));
             continue;
         }
-        if text(3) == "u" && is_standby {
-            left.push((title, "it is unlogged: a standby has none of its rows"));
+        if text(3) == "u" && follows != Follows::Neither {
+            left.push((title, "it is unlogged: its rows do not follow"));
+            continue;
+        }
+        if text(2) == "m" && follows.is_by_rows() {
+            left.push((title, "it is a materialized view: what it holds does not follow by rows"));
             continue;
         }
         let columns: Vec<(String, bool)> = serde_json::from_str(&text(5)).unwrap_or_default();
         let (mut key, mut label): (Vec<String>, _) = (serde_json::from_str(&text(6)).unwrap_or_default(), Vec::new());
         if is_physical {
             label = std::mem::replace(&mut key, vec!["ctid".to_owned()]);
+        }
+        let is_bag = key.is_empty() && follows.is_by_rows();
+        if is_bag {
+            key = vec![ROW_HASH.to_owned()];
         }
         found.push(Table {
             schema,
@@ -83,6 +97,7 @@ pub(super) async fn tables(database: &Database, is_physical: bool, is_standby: b
             pages: text(7).parse().unwrap_or(0),
             key,
             label,
+            is_bag,
         });
     }
     Ok((found, left))
@@ -107,6 +122,9 @@ impl Table {
 
     /// The key's columns as they stand in SQL.
     fn key_names(&self) -> Vec<String> {
+        if self.is_bag {
+            return vec![format!("hashtextextended({}, 0)", self.row())];
+        }
         self.key.iter().map(|name| if name == "ctid" { name.clone() } else { quote_name(name) }).collect()
     }
 
@@ -161,7 +179,7 @@ impl Table {
 
     /// Key, label and hashes of each row of a range.
     pub(super) fn list(&self, range: &Range) -> String {
-        format!("{}{} offset 0) as rows", self.listing(), self.place(range))
+        format!("{}{} offset 0) as rows{}", self.listing(), self.place(range), self.counted())
     }
 
     /// The same of these keys.
@@ -171,7 +189,11 @@ impl Table {
             format!("({})", values.join(", "))
         };
         let (names, values) = (self.key_names().join(", "), keys.iter().map(value).collect::<Vec<_>>().join(", "));
-        format!("{} where ({names}) in ({values}) offset 0) as rows", self.listing())
+        format!("{} where ({names}) in ({values}) offset 0) as rows{}", self.listing(), self.counted())
+    }
+
+    fn counted(&self) -> &'static str {
+        if self.is_bag { " group by k0" } else { "" }
     }
 
     fn listing(&self) -> String {
@@ -180,6 +202,15 @@ impl Table {
             names if names.is_empty() => "null".to_owned(),
             names => format!("concat_ws(', ', {})", names.join(", ")),
         };
+        if self.is_bag {
+            let sums = "count(*) || ':' || sum(hashtextextended(r, 1))";
+            return format!(
+                "select k0, null, {sums} from (select {}, {} as r from only {}",
+                self.key_texts(),
+                self.row(),
+                self.sql_name()
+            );
+        }
         format!(
             "select {}, label, hashtextextended(r, 0) || ':' || hashtextextended(r, 1) \
              from (select {}, {label} as label, {} as r from only {}",
@@ -246,6 +277,7 @@ mod tests {
             pages: 0,
             key: vec!["c0".to_owned()],
             label: Vec::new(),
+            is_bag: false,
         }
     }
 
@@ -269,5 +301,20 @@ mod tests {
             table.sums(&range).contains("from only \"s\".\"t\"\"\" where (\"c0\") >= ('it''s') and (\"c0\") < ('z') offset 0")
         );
         assert!(!table.sums(&all).contains("where"));
+    }
+
+    #[test]
+    fn rows_without_a_key_are_found_by_their_hash_and_counted() {
+        let bag = Table { key: vec![ROW_HASH.to_owned()], is_bag: true, ..table(1) };
+        let range = Range { from: Some(vec!["-5".to_owned()]), until: None };
+        let (hash, row) = ("hashtextextended(concat_ws(E'\\x1f', \"c0\"), 0)", "concat_ws(E'\\x1f', \"c0\")");
+        assert_eq!(
+            bag.list(&range),
+            format!(
+                "select k0, null, count(*) || ':' || sum(hashtextextended(r, 1)) from (select {hash}::text as k0, {row} as r \
+                 from only \"s\".\"t\"\"\" where ({hash}) >= ('-5') offset 0) as rows group by k0"
+            )
+        );
+        assert_eq!(bag.told(&range), "(hash of the row) from (-5)");
     }
 }

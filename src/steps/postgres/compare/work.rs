@@ -77,8 +77,13 @@ pub(super) async fn compare(ctx: &StepContext, config: &Compare) -> Result<Compa
             .into_iter()
             .partition(|difference| difference.kind == Kind::Setting);
         let is_moved = |difference: &Difference| difference.kind != Kind::Database || config.databases.is_empty();
-        all.differences.extend(others.into_iter().filter(is_moved));
+        // A cluster that has taken some databases of another in has roles of its own.
+        let is_guest = !is_physical && !config.databases.is_empty();
+        let is_its_own = |difference: &Difference| is_guest && difference.kind == Kind::Role && difference.what != facts::MISSING;
+        let (own, others): (Vec<_>, Vec<_>) = others.into_iter().filter(is_moved).partition(is_its_own);
+        all.differences.extend(others);
         all.notes.extend(settings.iter().map(|setting| format!("setting {}", setting.told())));
+        all.notes.extend(own.iter().map(|role| format!("role {}", role.told())));
     }
     for database in config.databases(ctx).await? {
         one_database(ctx, config, &database, is_physical, &mut all).await?;
@@ -122,30 +127,39 @@ async fn one_database(
     all: &mut All,
 ) -> Result<(), StepError> {
     let (leads, follows_it) = tokio::try_join!(live(ctx, &config.from, name), live(ctx, &config.to, name))?;
-    let follows = Follows::of(&leads, &follows_it).await?;
+    let follows = Follows::of_database(&leads, &follows_it).await?;
     // The standby's snapshot is the later one, so that what is missing there is not what it could not know yet.
-    let (from, to) = if follows == Follows::From {
+    let (from, to) = if follows.is_from() {
         let to = Session::open(ctx, &config.to, name).await?;
-        caught_up(ctx, &follows_it, &leads).await?;
+        caught_up(ctx, &follows_it, &leads, follows).await?;
         (Session::open(ctx, &config.from, name).await?, to)
     } else {
         let from = Session::open(ctx, &config.from, name).await?;
-        if follows == Follows::To {
-            caught_up(ctx, &leads, &follows_it).await?;
+        if follows != Follows::Neither {
+            caught_up(ctx, &leads, &follows_it, follows).await?;
         }
         (from, Session::open(ctx, &config.to, name).await?)
     };
     drop((leads, follows_it));
     if config.schema {
-        all.differences.extend(facts::of_database(name, from.leader(), to.leader()).await?);
+        let differences = facts::of_database(name, from.leader(), to.leader()).await?.into_iter();
+        let is_left = |difference: &Difference| match difference.kind {
+            // They do not follow by rows: a cutover carries them over.
+            Kind::Sequence => follows.is_by_rows() && difference.what != facts::MISSING,
+            Kind::LargeObject => config.without_large_objects,
+            _ => false,
+        };
+        let (left, differences): (Vec<_>, Vec<_>) = differences.partition(is_left);
+        all.differences.extend(differences);
+        all.notes.extend(left.iter().map(|difference| format!("does not follow by rows: {}", difference.told())));
     }
     let (include, exclude) = config.filter()?;
     let is_meant = |table: &Table| {
         let title = table.title();
         include.as_ref().is_none_or(|include| include.is_match(&title)) && !exclude.is_match(&title)
     };
-    let (here, left) = tables(from.leader(), is_physical, follows != Follows::Neither).await?;
-    let (there, _) = tables(to.leader(), is_physical, follows != Follows::Neither).await?;
+    let (here, left) = tables(from.leader(), is_physical, follows).await?;
+    let (there, _) = tables(to.leader(), is_physical, follows).await?;
     all.notes.extend(left.into_iter().map(|(table, why)| format!("`{table}` in `{name}` is left out: {why}")));
     let mut there: BTreeMap<String, Table> = there.into_iter().map(|table| (table.title(), table)).collect();
     let mut open = Vec::new();
@@ -240,7 +254,7 @@ impl Board {
 /// A table in parts of about this many bytes.
 async fn ranges(from: &Session<'_>, table: &Table, chunk: u64) -> Result<Vec<Range>, StepError> {
     let parts = table.bytes / chunk.max(1 << 20);
-    if parts < 1 || table.key.is_empty() {
+    if parts < 1 || table.key.is_empty() || table.is_bag {
         return Ok(vec![Range::default()]);
     }
     let parts = parts + 1;

@@ -8,7 +8,7 @@
 //! and are ended until none is left; those that are still logging in do not, and are ended by their process number.
 
 use super::follower::Follower;
-use super::{Cutover, ship};
+use super::{Cutover, sequences, ship};
 use crate::error::{ErrorClass, StepError};
 use crate::postgres::{Database, Lsn, Owner, hba, quote_literal};
 
@@ -91,21 +91,27 @@ pub(super) struct Fenced {
     pub lsn: Lsn,
     /// How many sessions were ended.
     pub ended: u64,
+    /// The statements that set the sequences of the database through which it was done, when rows follow.
+    pub values: Option<String>,
 }
 
 impl Cutover {
     /// Loads the fence, ends everybody who is in, and waits until the standby has on its disk whatever they were told is
-    /// committed, or until that is archived: one round trip to the source. After `millis` it gives up.
+    /// committed, or until that is archived: one round trip to the source. After `millis` it gives up. Where rows follow it
+    /// is the target that waits.
     pub(super) async fn load_fence(&self, source: &Database, files: &Files, key: &str, millis: u64) -> Result<Fenced, StepError> {
         let sql = self.fence_statement(files, key, millis);
-        let said = source.client().simple_query(&sql).await.map_err(|error| too_late(source, error))?;
-        let mut values = said.iter().filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get("ferry_answer").map(str::to_owned),
-            _ => None,
-        });
-        let answer = values.next_back().ok_or_else(|| StepError::permanent("the fence gave no answer"))?;
+        let said = source.client().simple_query(&sql).await.map_err(|error| too_late(source, "fence the old primary", error))?;
+        let last = |name: &str| {
+            said.iter().rev().find_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.try_get(name).ok().flatten().map(str::to_owned),
+                _ => None,
+            })
+        };
+        let answer = last("ferry_answer").ok_or_else(|| StepError::permanent("the fence gave no answer"))?;
         let (lsn, ended) = answer.split_once(' ').ok_or_else(|| StepError::permanent("the fence gave no answer"))?;
-        Ok(Fenced { lsn: lsn.parse().map_err(StepError::permanent)?, ended: ended.parse().unwrap_or(0) })
+        let lsn = lsn.parse().map_err(StepError::permanent)?;
+        Ok(Fenced { lsn, ended: ended.parse().unwrap_or(0), values: last("ferry_values") })
     }
 
     fn fence_statement(&self, files: &Files, key: &str, millis: u64) -> String {
@@ -116,9 +122,9 @@ impl Cutover {
             [files.gate.as_str(), "POSTMASTER", &psql, &self.replica.from().socket, &self.replica.from().port.to_string()];
         let words: Vec<String> = words.iter().map(|word| shell(word)).collect();
         let program = format!("sh {}", words.join(" "));
-        // Outside of a transaction, each statement by itself. What is replicated on its own is not waited for: a standby
-        // of a synchronous set that is cut off would hold the pause. A message that is committed flushes what others
-        // have committed without flushing.
+        // What is replicated on its own is not waited for: a standby of a synchronous set that is cut off would hold the
+        // pause. A message that is committed flushes what others have committed without flushing. All that is sent at
+        // once is one transaction unless it says otherwise, and would be committed at its end only: hence `commit`.
         format!(
             "set synchronous_commit = local; select pg_reload_conf();
              do $$ declare program text := {program}; begin
@@ -136,7 +142,7 @@ impl Cutover {
                end loop;
                perform set_config('ferry.ended', cardinality(ended)::text, false);
              end $$;
-             select pg_logical_emit_message(true, 'ferry', 'fence');
+             begin; select pg_logical_emit_message(true, 'ferry', 'fence'); commit;
              {last}
              select current_setting('ferry.at') || ' ' || current_setting('ferry.ended') as ferry_answer",
             program = quote_literal(&program),
@@ -145,10 +151,20 @@ impl Cutover {
     }
 
     /// In SQL: notes the place behind all that was committed, and waits until whoever follows has it on its disk; through
-    /// an archive, until that is archived.
+    /// an archive, until that is archived. Of rows the target says itself that it has them.
     fn last_of_the_log(&self, millis: u64) -> String {
-        if matches!(self.replica, Follower::Log(_)) {
-            return ship::archives(millis);
+        match &self.replica {
+            Follower::Log(_) => return ship::archives(millis),
+            // Rows of a transaction that is prepared are sent when it is committed, and nobody can commit it any more.
+            Follower::Rows(_) => {
+                return format!(
+                    "do $$ begin if exists (select from pg_prepared_xacts) then
+                       raise 'there are prepared transactions, which do not follow' using errcode = 'object_in_use'; end if; end $$;
+                     select set_config('ferry.at', pg_current_wal_flush_lsn()::text, false); {};",
+                    sequences::VALUES
+                );
+            }
+            Follower::Files(_) => {}
         }
         let slots: Vec<String> = self.replica.slots().iter().map(|slot| quote_literal(slot)).collect();
         let (slots, count) = (slots.join(", "), slots.len());
@@ -167,8 +183,8 @@ impl Cutover {
 }
 
 /// Nothing has happened yet that cannot be put back: whatever went wrong, it may go right another time.
-fn too_late(source: &Database, error: tokio_postgres::Error) -> StepError {
-    let failed = source.failed("fence the old primary", error);
+pub(super) fn too_late(server: &Database, doing: &str, error: tokio_postgres::Error) -> StepError {
+    let failed = server.failed(doing, error);
     StepError { class: ErrorClass::Transient, ..failed }
         .help("everything is put back and the old primary serves again; it is tried again as `retry` says")
 }

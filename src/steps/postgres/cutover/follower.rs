@@ -7,12 +7,13 @@ use serde_json::Value;
 use super::super::archive::Made;
 use super::super::logical::Subscribed;
 use super::super::replica::Replicated;
-use crate::postgres::Server;
+use crate::error::StepError;
+use crate::postgres::{Database, Lag, Server, lag};
 
 /// The outputs of `postgres.replica`, of `postgres.logical`, or of a `postgres.restore` that follows.
 #[derive(Debug, Clone, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Follower {
+pub enum Follower {
     /// A standby: it is promoted.
     Files(Replicated),
     /// A standby that gets the log through an archive: it is promoted.
@@ -23,8 +24,10 @@ pub(super) enum Follower {
 
 /// A standby that follows through an archive.
 #[derive(Debug, Clone)]
-pub(super) struct Archived {
+pub struct Archived {
+    /// The server that is followed.
     pub from: Server,
+    /// The standby.
     pub to: Server,
     /// The folder on its host with ferry and the archive's settings.
     pub folder: String,
@@ -73,7 +76,7 @@ impl<'de> Deserialize<'de> for Follower {
 
 impl Follower {
     /// The server that clients leave.
-    pub(super) fn from(&self) -> &Server {
+    pub(in crate::steps::postgres) fn from(&self) -> &Server {
         match self {
             Self::Files(replica) => &replica.from,
             Self::Log(archived) => &archived.from,
@@ -82,7 +85,7 @@ impl Follower {
     }
 
     /// The server that they come to.
-    pub(super) fn to(&self) -> &Server {
+    pub(in crate::steps::postgres) fn to(&self) -> &Server {
         match self {
             Self::Files(replica) => &replica.to,
             Self::Log(archived) => &archived.to,
@@ -91,12 +94,30 @@ impl Follower {
     }
 
     /// The slots by which it follows: none through an archive.
-    pub(super) fn slots(&self) -> Vec<String> {
+    pub(in crate::steps::postgres) fn slots(&self) -> Vec<String> {
         match self {
             Self::Files(replica) => vec![replica.slot.clone()],
             Self::Log(_) => Vec::new(),
             Self::Rows(rows) => rows.databases.iter().map(|database| rows.slot(database)).collect(),
         }
+    }
+
+    /// How far it is behind: of several slots, the one that is furthest, `streaming` when all are. Nothing when one has
+    /// nobody connected.
+    pub(in crate::steps::postgres) async fn lag(&self, source: &Database) -> Result<Option<Lag>, StepError> {
+        let mut furthest: Option<Lag> = None;
+        for slot in self.slots() {
+            let Some(mut lag) = lag(source, &slot).await? else { return Ok(None) };
+            if let Some(known) = furthest {
+                let (mut behind, other) = if lag.bytes() > known.bytes() { (lag, known) } else { (known, lag) };
+                if behind.state == "streaming" {
+                    behind.state = other.state;
+                }
+                lag = behind;
+            }
+            furthest = Some(lag);
+        }
+        Ok(furthest)
     }
 
     /// By what lines of `pg_hba.conf` that were added for it are known.
@@ -109,7 +130,7 @@ impl Follower {
         }
     }
 
-    pub(super) fn method(&self) -> Method {
+    pub(in crate::steps::postgres) fn method(&self) -> Method {
         match self {
             Self::Files(_) | Self::Log(_) => Method::Physical,
             Self::Rows(_) => Method::Logical,

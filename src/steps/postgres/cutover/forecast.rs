@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::follower::Follower;
 use super::{Cutover, LongTransactions};
 use crate::error::StepError;
-use crate::postgres::{Database, Lag, lag};
+use crate::postgres::{Database, Lag};
 use crate::steps::{Progress, StepContext};
 use crate::units::ByteSize;
 
@@ -95,17 +95,10 @@ impl Cutover {
 
     /// How far it is behind; of several slots, the one that is furthest.
     pub(super) async fn connected(&self, source: &Database) -> Result<Lag, StepError> {
-        let mut furthest: Option<Lag> = None;
-        for slot in self.replica.slots() {
-            let lag = lag(source, &slot).await?.filter(|lag| lag.state == "streaming").ok_or_else(|| {
-                StepError::transient(format!("`{}` does not follow `{}`", self.replica.to().title(), self.replica.from().title()))
-                    .help("its log says why; it is tried again as `retry` says")
-            })?;
-            if furthest.as_ref().is_none_or(|known| lag.bytes() > known.bytes()) {
-                furthest = Some(lag);
-            }
-        }
-        furthest.ok_or_else(|| StepError::permanent("no database follows"))
+        self.replica.lag(source).await?.filter(|lag| lag.state == "streaming").ok_or_else(|| {
+            StepError::transient(format!("`{}` does not follow `{}`", self.replica.to().title(), self.replica.from().title()))
+                .help("its log says why; it is tried again as `retry` says")
+        })
     }
 
     async fn small_lag(&self, ctx: &StepContext, source: &Database) -> Result<Lag, StepError> {

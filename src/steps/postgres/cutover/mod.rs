@@ -1,5 +1,6 @@
 //! `postgres.cutover`: clients go over from a server to its standby within a fraction of a second.
 
+mod back;
 mod fence;
 mod follower;
 mod forecast;
@@ -19,8 +20,8 @@ use serde_json::Value;
 use self::fence::Files;
 pub use self::outcome::CutOver;
 
-use self::follower::Follower;
-pub use self::follower::Method;
+pub use self::back::WayBack;
+pub use self::follower::{Follower, Method};
 use self::router::{Router, Seen, Task};
 use crate::catalogue::{Interrupted, Pivot, Traits, Undo};
 use crate::error::StepError;
@@ -72,6 +73,10 @@ pub struct Cutover {
     /// What becomes of a transaction that is older than `max_pause`.
     #[serde(default)]
     long_transactions: LongTransactions,
+    /// Whether `postgres.failback` is to be able to lead back after a cutover by rows. Slots at the target then keep its log
+    /// from the pause on until the old primary follows, or until somebody drops them. A standby needs none of that.
+    #[serde(default)]
+    way_back: bool,
 }
 
 /// What becomes of transactions that would hold up the pause.
@@ -137,6 +142,14 @@ impl Cutover {
         }
         if matches!(self.replica, Follower::Log(_)) {
             ship::must_archive(&database).await?;
+        }
+        if self.way_back && target.wal_level != "logical" {
+            return Err(StepError::permanent(format!(
+                "`way_back` needs slots at `{}`, whose `wal_level` is `{}` and not `logical`",
+                to.title(),
+                target.wal_level
+            ))
+            .help("there: `alter system set wal_level = logical`, then restart it"));
         }
         let lag = self.lag_bytes(&database, &standby).await?;
         let mut warnings = self.differences(&source, &target);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Before, Cutover, Method};
+use super::{Before, Cutover, Follower, Method, WayBack};
 use crate::postgres::{Lsn, Server};
 use crate::units::Span;
 
@@ -41,6 +41,9 @@ pub struct CutOver {
     pub phases: Option<Phases>,
     /// How many sessions the fence ended: none of clients that a pooler held back.
     pub sessions_ended: u64,
+    /// By what the old primary can follow the new one by rows, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<WayBack>,
 }
 
 /// What keeps clients out of the old primary.
@@ -89,6 +92,10 @@ impl Cutover {
             forecast: None,
             phases: None,
             sessions_ended: 0,
+            way_back: match &self.replica {
+                Follower::Rows(rows) if self.way_back => Some(WayBack::of(rows, key)),
+                _ => None,
+            },
         }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use super::super::logical::{Subscribed, unsubscribe};
+use super::super::logical::{Subscribed, let_clients_in, unsubscribe};
 use super::super::replica::{Replicated, drop_user};
 use super::follower::{Follower, Method};
 use super::outcome::{CutOver, Phases, span};
 use super::router::{Ready, Task};
 use super::sequences::{self, Sequences};
-use super::{Before, Cutover, fence, ship};
+use super::{Before, Cutover, back, fence, ship};
 use crate::error::StepError;
 use crate::postgres::{Cluster, Database, Lsn, Owner, Reach, Stop, hba, quote_name};
 use crate::steps::{Progress, StepContext};
@@ -93,6 +93,9 @@ impl Cutover {
         let owner = Owner::of(task.reach, self.replica.from())?;
         fence::stage(&owner, &Self::files(before, task.key), task.key, self.replica.key()).await?;
         let sequences = sequences::open(task.reach, &self.replica).await?;
+        if let (true, Follower::Rows(rows)) = (self.way_back, &self.replica) {
+            back::lay(task.reach, rows, task.key).await?;
+        }
         let routers = self.routers.iter().zip(&before.routers).map(|(router, seen)| router.prepare(task, seen));
         let routers = try_join_all(routers).await?;
         // Somebody may have begun a long transaction meanwhile.
@@ -111,18 +114,18 @@ impl Cutover {
         let left = || self.max_pause.0.saturating_sub(now().saturating_sub(start));
         ctx.log("the pause begins");
         // A runner that dies here leaves clients waiting until the watchdog lets them go on, to the old primary.
-        let pausing = try_join_all(ready.routers.iter().map(|router| router.pause(left())));
-        let flushing = try_join_all(ready.sequences.iter().map(|database| database.flush_at_once(true)));
-        tokio::try_join!(pausing, flushing)?;
+        try_join_all(ready.routers.iter().map(|router| router.pause(left()))).await?;
         let held = now();
         // A runner that dies here leaves the fence. Clients that the watchdog lets go on get errors until the run is
         // resumed or rolled back: nobody but `release` lifts a fence, for only the journal knows that no promote was sent.
         let millis = u64::try_from(left().as_millis()).unwrap_or(u64::MAX).max(1);
         let files = Self::files(before, task.key);
-        let fencing = self.load_fence(&ready.source, &files, task.key, millis);
+        let silent = |name: &str| StepError::transient(format!("`{name}` does not answer in the pause"));
+        let (from, to) = task.both();
+        let through = ready.sequences.first().map_or(&ready.source, Sequences::source);
+        let fencing = self.load_fence(through, &files, task.key, millis);
         let fenced = tokio::time::timeout(left() + Duration::from_millis(500), fencing).await;
-        let fenced =
-            fenced.unwrap_or_else(|_| Err(StepError::transient(format!("`{}` does not answer in the pause", task.both().0))))?;
+        let fenced = fenced.unwrap_or_else(|_| Err(silent(&from)))?;
         let archived = now();
         // Where nobody streams, the source cannot know what the standby has: the standby says so itself.
         let by_archive = matches!(self.replica, Follower::Log(_));
@@ -130,10 +133,13 @@ impl Cutover {
             let millis = u64::try_from(left().as_millis()).unwrap_or(u64::MAX).max(1);
             let fetching = ship::hand_over(&ready.target, fenced.lsn, millis);
             let fetched = tokio::time::timeout(left() + Duration::from_millis(500), fetching).await;
-            fetched.unwrap_or_else(|_| Err(StepError::transient(format!("`{}` does not answer in the pause", task.both().1))))?;
+            fetched.unwrap_or_else(|_| Err(silent(&to)))?;
         }
         // Before the pivot: behind it, and after a crash, nobody can ask the old primary any more.
-        try_join_all(ready.sequences.iter().map(Sequences::carry)).await?;
+        let millis = u64::try_from(left().as_millis()).unwrap_or(u64::MAX).max(1);
+        let carrying = sequences::carry(&ready.sequences, &fenced, millis, self.way_back);
+        let carried = tokio::time::timeout(left() + Duration::from_millis(500), carrying).await;
+        carried.unwrap_or_else(|_| Err(silent(&to)))?;
         let closed = now();
         if left().is_zero() {
             return Err(Broken::Before(self.too_long()));
@@ -186,10 +192,10 @@ impl Cutover {
     }
 
     /// Promotes the target once it has applied the log up to there, and returns when it takes writes: one round trip.
-    /// A target with rows of its own takes writes already.
+    /// A target with rows of its own lets clients in.
     async fn promote(&self, target: &Database, lsn: Option<Lsn>) -> Result<(), StepError> {
-        if self.replica.method() == Method::Logical {
-            return Ok(());
+        if let Follower::Rows(rows) = &self.replica {
+            return let_clients_in(target, &rows.databases).await;
         }
         let at = lsn.map(|lsn| {
             format!("while pg_is_in_recovery() and pg_last_wal_replay_lsn() < '{lsn}' loop perform pg_sleep(0.0005); end loop;")
@@ -244,7 +250,7 @@ impl Cutover {
     async fn no_subscriber(&self, reach: &Reach, rows: &Subscribed, target: &Database) -> Result<(), StepError> {
         for name in &rows.databases {
             unsubscribe(&reach.connect_to(&rows.to, name).await?, &rows.name).await?;
-            for mark in ["ferry.made", "ferry.schema"] {
+            for mark in ["ferry.made", "ferry.schema", "ferry.clients"] {
                 let sql = format!("alter database {} reset {mark}", quote_name(name));
                 target.orders("remove the marks of the database", &sql).await?;
             }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::follower::Method;
+use super::follower::{Follower, Method};
 use super::router::Task;
-use super::{Before, Cutover, fence, sequences};
+use super::{Before, Cutover, back, fence};
 use crate::error::StepError;
 use crate::postgres::{Owner, Reach};
 use crate::steps::StepContext;
@@ -38,8 +38,12 @@ impl Cutover {
                 failed.get_or_insert(error);
             }
         }
-        if let Err(error) = self.unhurry(reach).await {
-            ctx.warn(format!("the subscription goes on flushing each transaction: {error}"));
+        if let (true, Follower::Rows(rows)) = (self.way_back, &self.replica)
+            && let Err(error) = back::take_back(reach, rows, task.key).await
+        {
+            // They hold the target's log back.
+            first.get_or_insert_with(|| error.to_string());
+            failed.get_or_insert(error);
         }
         match failed {
             None => {
@@ -51,13 +55,6 @@ impl Cutover {
                 Err(error)
             }
         }
-    }
-
-    async fn unhurry(&self, reach: &Reach) -> Result<(), StepError> {
-        for database in sequences::open(reach, &self.replica).await? {
-            database.flush_at_once(false).await?;
-        }
-        Ok(())
     }
 
     /// Undo.

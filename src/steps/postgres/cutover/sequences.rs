@@ -1,10 +1,12 @@
-//! Sequences do not follow with the rows: their values are carried over inside the pause.
+//! Sequences do not follow with the rows: their values are carried over inside the pause, once the target has applied the
+//! last of the log.
 
 use futures::future::try_join_all;
 
+use super::fence::{Fenced, too_late};
 use super::follower::Follower;
 use crate::error::StepError;
-use crate::postgres::{Database, Reach, quote_name};
+use crate::postgres::{Database, Reach, quote_literal};
 
 /// One database at both servers, open before the fence turns everybody away.
 pub(super) struct Sequences {
@@ -13,8 +15,9 @@ pub(super) struct Sequences {
     subscription: String,
 }
 
-const VALUES: &str =
-    "select string_agg(format('select setval(%L, %s)', format('%I.%I', schemaname, sequencename), last_value), ';')
+/// The statements that set them as they are now.
+pub(super) const VALUES: &str =
+    "select string_agg(format('select setval(%L, %s)', format('%I.%I', schemaname, sequencename), last_value), ';') as ferry_values
     from pg_sequences where last_value is not null";
 
 /// Opens the databases of a copy by rows; none of a standby, whose sequences are in its files.
@@ -27,25 +30,58 @@ pub(super) async fn open(reach: &Reach, copy: &Follower) -> Result<Vec<Sequences
     .await
 }
 
+/// Returns when the target has on its disk all that the old primary ever acknowledged, sequences too. `marks`: where the
+/// target's own log is then becomes a mark of each database.
+pub(super) async fn carry(all: &[Sequences], fenced: &Fenced, millis: u64, marks: bool) -> Result<(), StepError> {
+    // Those of the first database came with the fence.
+    try_join_all(all.iter().enumerate().map(async |(at, one)| {
+        let values = if at == 0 { fenced.values.clone() } else { one.values().await? };
+        one.carry(values.as_deref(), fenced, millis, marks).await
+    }))
+    .await
+    .map(drop)
+}
+
 impl Sequences {
-    /// Whether what is applied is flushed at once. As a rule it is not, for it costs speed; then the target's word that it
-    /// has something on its disk comes some hundred milliseconds late.
-    pub(super) async fn flush_at_once(&self, flush: bool) -> Result<(), StepError> {
-        let (name, how) = (quote_name(&self.subscription), if flush { "on" } else { "off" });
-        let sql = format!("alter subscription {name} set (synchronous_commit = '{how}')");
-        self.to.orders("change how the subscription flushes", &sql).await
+    /// The connection to the old primary.
+    pub(super) fn source(&self) -> &Database {
+        &self.from
     }
 
-    /// Carries them over as they are now. Done again it is done once.
-    pub(super) async fn carry(&self) -> Result<(), StepError> {
+    async fn values(&self) -> Result<Option<String>, StepError> {
         let said = self.from.said("read the sequences", VALUES).await?;
-        let values = said.iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),
+        Ok(said.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get("ferry_values").map(str::to_owned),
             _ => None,
-        });
-        match values {
-            Some(values) => self.to.orders("set the sequences", &values).await,
-            None => Ok(()),
-        }
+        }))
+    }
+
+    /// One round trip. The subscription commits what it applies without waiting for the disk, and says so some hundred
+    /// milliseconds later; a transaction that is committed behind its own flushes them all. It works off what it gets in
+    /// order: when it has heard from its source that there is nothing more up to this place, it has applied what was there.
+    async fn carry(&self, values: Option<&str>, fenced: &Fenced, millis: u64, marks: bool) -> Result<(), StepError> {
+        let mark = if marks {
+            "do $$ begin execute format('alter database %I set ferry.pivot = %L', current_database(), pg_current_wal_insert_lsn()); end $$;"
+        } else {
+            ""
+        };
+        let sql = format!(
+            "set synchronous_commit = local;
+             do $$ declare late timestamptz := clock_timestamp() + {millis} * interval '1 ms'; begin
+               while not coalesce((select max(latest_end_lsn) >= '{at}' from pg_stat_subscription where relid is null and subid =
+                                   (select oid from pg_subscription where subname = {name} and subdbid =
+                                    (select oid from pg_database where datname = current_database()))), false) loop
+                 if clock_timestamp() > late then raise 'the last of the log does not arrive' using errcode = 'query_canceled'; end if;
+                 perform pg_sleep(0.0005);
+               end loop;
+             end $$;
+             {values};
+             {mark}
+             select pg_logical_emit_message(true, 'ferry', 'carried')",
+            at = fenced.lsn,
+            name = quote_literal(&self.subscription),
+            values = values.unwrap_or_default(),
+        );
+        self.to.client().batch_execute(&sql).await.map_err(|error| too_late(&self.to, "carry the sequences over", error))
     }
 }

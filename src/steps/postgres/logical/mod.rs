@@ -4,7 +4,7 @@ mod look;
 mod schema;
 mod subscribe;
 
-pub(super) use subscribe::unsubscribe;
+pub(super) use subscribe::{let_clients_in, subscribe_to, unsubscribe};
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::units::{ByteSize, Span};
 ///
 /// Each table needs a primary key or a replica identity: one without is an error in the plan, for its updates would fail
 /// at the source. Large objects do not follow, nor do changes of the schema while the step is in force. The databases must
-/// not be there at the target.
+/// not be there at the target, and are closed there to everybody but superusers (`connection limit 0`) until the cutover.
 ///
 /// After an interruption it looks first: a copy that is under way goes on. Undo drops subscriptions, publications, slots,
 /// the user and its line of `pg_hba.conf`, and at the target the databases and roles that it made.
@@ -88,7 +88,7 @@ pub struct Subscribed {
 
 impl Subscribed {
     /// The slot of a database.
-    pub(super) fn slot(&self, database: &str) -> String {
+    pub(in crate::steps::postgres) fn slot(&self, database: &str) -> String {
         slot(&self.name, &self.databases, database)
     }
 }

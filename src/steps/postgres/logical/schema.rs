@@ -24,6 +24,25 @@ const MEMBERS: &str =
     from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member
     where m.rolname = any($1) or r.rolname = any($1) order by 1";
 
+/// What belongs to a database or a role and is in no dump of a database: settings, privileges, the comment. `$1`: the
+/// database, `$2`: roles that are made. A setting that is a list is stored as it is written.
+const BESIDE: &str = "with d as (select * from pg_database where datname = $1), settings as (
+      select s.setrole, s.setdatabase, split_part(c, '=', 1) as name, substr(c, strpos(c, '=') + 1) as value
+      from pg_db_role_setting s, unnest(s.setconfig) c where c not like 'ferry.%'),
+    said as (select setrole, setdatabase, format('%I = %s', name, case when value not in ('', '\"\"') and name in ('search_path', 'temp_tablespaces',
+      'local_preload_libraries', 'session_preload_libraries') then value else quote_literal(nullif(value, '\"\"')) end) as what from settings)
+    select format('alter database %I set %s', d.datname, what) from d join said on setdatabase = d.oid and setrole = 0
+    union all select format('alter role %I in database %I set %s', rolname, d.datname, what)
+      from d join said on setdatabase = d.oid join pg_roles r on r.oid = setrole
+    union all select format('alter role %I set %s', rolname, what) from said join pg_roles r on r.oid = setrole
+      where setdatabase = 0 and rolname = any($2)
+    union all select format('revoke all on database %I from public, %I', datname, pg_get_userbyid(datdba)) from d where datacl is not null
+    union all select format('grant %s on database %I to %s%s', a.privilege_type, datname, case a.grantee when 0 then 'public'
+      else quote_ident(pg_get_userbyid(a.grantee)) end, case when a.is_grantable then ' with grant option' else '' end) from d, aclexplode(datacl) a
+      where a.grantee = 0 or pg_get_userbyid(a.grantee) !~ '^ferry_[0-9a-f]{12}$'
+    union all select format('comment on database %I is %L', datname, shobj_description(oid, 'pg_database')) from d
+      where shobj_description(oid, 'pg_database') is not null";
+
 impl Logical {
     /// Makes the roles that the target lacks, passwords as they are stored.
     pub(super) async fn copy_roles(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
@@ -85,12 +104,24 @@ impl Logical {
             None => {}
         }
         ctx.progress(Progress { message: Some(format!("copies the schema of `{database}`")), ..Progress::default() });
-        let asked = "select format('create database %I template template0 encoding %L lc_collate %L lc_ctype %L owner %I', datname,
-                     pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba)) from pg_database where datname = $1";
-        let make: String = reach.connect(&self.from).await?.one("ask what the database is like", asked, &[&database]).await?;
+        let source = reach.connect(&self.from).await?;
+        // Closed from its first moment until a cutover: who wrote to it meanwhile would write beside the source.
+        let asked = "select format('create database %I template template0 encoding %L lc_collate %L lc_ctype %L owner %I connection limit 0',
+                     datname, pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba)) from pg_database where datname = $1";
+        let make: String = source.one("ask what the database is like", asked, &[&database]).await?;
         target.orders("make the database", &make).await?;
         target.orders("mark the database", &format!("alter database {name} set ferry.made = {key}")).await?;
+        let asked = "select datconnlimit::text from pg_database where datname = $1";
+        let limit: String = source.one("ask how many may use the database", asked, &[&database]).await?;
+        target
+            .orders("mark the database", &format!("alter database {name} set ferry.clients = {}", quote_literal(&limit)))
+            .await?;
         self.pipe(ctx, before, database).await?;
+        for statement in source.rows("ask what belongs to the database", BESIDE, &[&database, &before.roles]).await? {
+            let statement: String =
+                statement.try_get(0).map_err(|error| source.failed("ask what belongs to the database", error))?;
+            target.orders("carry over what belongs to the database", &statement).await?;
+        }
         target.orders("mark the database", &format!("alter database {name} set ferry.schema = 'whole'")).await
     }
 

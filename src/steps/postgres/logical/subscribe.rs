@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::replica::{Replica, drop_user};
 use super::{Before, Logical, slot};
 use crate::error::StepError;
-use crate::postgres::{Owner, conf, hba, quote_literal, quote_name};
+use crate::postgres::{Database, Owner, conf, hba, quote_literal, quote_name};
 use crate::secret::Text;
 use crate::steps::{Progress, StepContext};
 
@@ -43,29 +43,17 @@ impl Logical {
         password: &Text,
     ) -> Result<(), StepError> {
         let target = ctx.reach().connect_to(&self.to, database).await?;
-        let revealed = ctx.reveal(password)?;
         let replica = Replica::back(self.from.clone(), self.to.clone());
         let conninfo = replica.conninfo(&before.replica(""), &[("dbname", database)]);
-        let secret = conf::conninfo(&[("password", secrecy::ExposeSecret::expose_secret(&revealed))]);
-        let conninfo = quote_literal(&format!("{conninfo} {secret}"));
-        let name = quote_name(&before.name);
-        // Statements are in no log of the target: the password stands in them.
-        target
-            .orders(
-                "keep a statement out of the log",
-                "set log_statement = 'none'; set log_min_duration_statement = -1; set log_min_error_statement = 'panic'",
-            )
-            .await?;
-        let there = "select 1 from pg_subscription where subname = $1 and subdbid = (select oid from pg_database where datname = current_database())";
-        if target.maybe::<i32>("look for the subscription", there, &[&before.name]).await?.is_some() {
-            // The password is new with each attempt.
-            return target.orders("renew the subscription", &format!("alter subscription {name} connection {conninfo}")).await;
-        }
-        let slot = quote_name(&slot(&before.name, &before.databases, database));
-        let sql = format!(
-            "create subscription {name} connection {conninfo} publication {name} with (slot_name = {slot}, copy_data = true)"
-        );
-        target.orders("subscribe", &sql).await
+        let slot = slot(&before.name, &before.databases, database);
+        subscribe_to(
+            ctx,
+            &target,
+            &before.name,
+            (&conninfo, password),
+            &format!("slot_name = {}, copy_data = true", quote_name(&slot)),
+        )
+        .await
     }
 
     /// Returns when every table follows.
@@ -141,8 +129,53 @@ impl Before {
     }
 }
 
+/// Subscribes to the publication of the same name, with these options; one that is there gets the password, which is new
+/// with each attempt.
+pub(in crate::steps::postgres) async fn subscribe_to(
+    ctx: &StepContext,
+    target: &Database,
+    name: &str,
+    (conninfo, password): (&str, &Text),
+    with: &str,
+) -> Result<(), StepError> {
+    let revealed = ctx.reveal(password)?;
+    let secret = conf::conninfo(&[("password", secrecy::ExposeSecret::expose_secret(&revealed))]);
+    let conninfo = quote_literal(&format!("{conninfo} {secret}"));
+    // Statements are in no log of the target: the password stands in them.
+    target
+        .orders(
+            "keep a statement out of the log",
+            "set log_statement = 'none'; set log_min_duration_statement = -1; set log_min_error_statement = 'panic'",
+        )
+        .await?;
+    let there = "select 1 from pg_subscription where subname = $1 and subdbid = (select oid from pg_database where datname = current_database())";
+    let is_there = target.maybe::<i32>("look for the subscription", there, &[&name]).await?.is_some();
+    let name = quote_name(name);
+    if is_there {
+        return target.orders("renew the subscription", &format!("alter subscription {name} connection {conninfo}")).await;
+    }
+    let sql = format!("create subscription {name} connection {conninfo} publication {name} with ({with})");
+    target.orders("subscribe", &sql).await
+}
+
+/// Opens databases that were closed while they followed: their mark says how many may use them. Done again it does nothing.
+pub(in crate::steps::postgres) async fn let_clients_in(target: &Database, databases: &[String]) -> Result<(), StepError> {
+    let names: Vec<String> = databases.iter().map(|name| quote_literal(name)).collect();
+    let sql = format!(
+        "do $$ declare one record; begin
+           for one in select datname, substr(mark, length('ferry.clients=') + 1)::int as most from pg_database d
+             join pg_db_role_setting s on s.setdatabase = d.oid and s.setrole = 0, unnest(s.setconfig) mark
+             where mark like 'ferry.clients=%' and datconnlimit = 0 and datname in ({}) loop
+             execute format('alter database %I connection limit %s', one.datname, one.most);
+           end loop;
+         end $$",
+        names.join(", ")
+    );
+    target.orders("let clients in", &sql).await
+}
+
 /// Ends a subscription without a word to its source, which may be gone.
-pub(in crate::steps::postgres) async fn unsubscribe(target: &crate::postgres::Database, name: &str) -> Result<(), StepError> {
+pub(in crate::steps::postgres) async fn unsubscribe(target: &Database, name: &str) -> Result<(), StepError> {
     let there = "select 1 from pg_subscription where subname = $1 and subdbid = (select oid from pg_database where datname = current_database())";
     if target.maybe::<i32>("look for the subscription", there, &[&name]).await?.is_none() {
         return Ok(());

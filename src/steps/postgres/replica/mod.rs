@@ -120,6 +120,16 @@ impl Before {
         &self.name
     }
 
+    /// The source's cluster.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The same, where all that is made at the source has another name.
+    pub(super) fn named(&self, name: &str) -> Self {
+        Self::of(self.cluster.clone(), self.address.clone(), &self.data, &self.bin, name)
+    }
+
     /// A server that was a primary as the place of a standby.
     pub(super) fn of(cluster: Cluster, address: String, data: &str, bin: &str, name: &str) -> Self {
         let (data, bin, name) = (data.to_owned(), bin.to_owned(), name.to_owned());

@@ -53,6 +53,14 @@ impl Replica {
         let password = make_user(ctx, source, &before.name).await?;
         let grant = format!("grant pg_read_all_data to {}", quote_name(&before.name));
         source.orders("let the user read", &grant).await?;
+        for database in databases {
+            // Where it is not everybody's right.
+            let may = "select has_database_privilege($1::text, $2::text, 'connect')";
+            if !source.one::<bool>("ask who may connect", may, &[&before.name, database]).await? {
+                let grant = format!("grant connect on database {} to {}", quote_name(database), quote_name(&before.name));
+                source.orders("let the user connect", &grant).await?;
+            }
+        }
         self.let_in(ctx, before, source, &password, databases).await?;
         Ok(password)
     }

@@ -1,10 +1,13 @@
 //! `postgres.failback`: the old primary follows the new one and stays warm.
 
+mod rows;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cutover::{CutOver, Method};
+use super::logical::Subscribed;
 use super::replica::{self, Replica, Replicated};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
@@ -23,8 +26,12 @@ case "$said" in *'rmgr:'*) echo something;; *'could not find a valid record'*|*'
 /// something behind that (by a checkpoint of its own, never by a client: the fence stood), `pg_rewind` takes it back
 /// first, which needs checksums or `wal_log_hints`. Its fence is lifted only when it can start as nothing but a standby.
 ///
-/// The outputs are those of `postgres.replica`, the other way round: `postgres.catch_up` and `postgres.cutover` take
-/// them.
+/// After a cutover by rows with `way_back: true` the old primary follows by rows: nothing is copied, for both were equal when
+/// the first client wrote to the new one. Its databases are closed to everybody but superusers (`connection limit 0`) before
+/// its fence is lifted, and what had served the way there is removed.
+///
+/// The outputs are those of `postgres.replica` or of `postgres.logical`, the other way round: `postgres.catch_up` and
+/// `postgres.cutover` take them.
 ///
 /// After an interruption it looks first. Undo stops the old primary again and takes back user, slot and line at the new
 /// one; the fence stands again.
@@ -42,6 +49,16 @@ pub struct Before {
     standby: replica::Before,
 }
 
+/// The old primary, which follows; as `postgres.replica` or `postgres.logical` would tell it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Followed {
+    /// As a standby.
+    Files(Replicated),
+    /// By its rows.
+    Rows(Subscribed),
+}
+
 impl Failback {
     fn replica(&self) -> Replica {
         Replica::back(self.cutover.primary.clone(), self.cutover.old.clone())
@@ -53,6 +70,12 @@ impl Failback {
             StepError::permanent("the outputs of the cutover do not say where the old primary's data are")
                 .help("take the outputs of `postgres.cutover` as they are")
         })
+    }
+
+    async fn lift_fence(&self, owner: &Owner) -> Result<(), StepError> {
+        let fence = &self.cutover.fence;
+        let back = r#"[ ! -e "$2" ] || cp -p "$2" "$1""#;
+        owner.script("put pg_hba.conf back", back, &[&fence.hba_file, &fence.kept]).await.map(drop)
     }
 
     /// Where the new primary's timeline began, and the timeline that ended there.
@@ -110,7 +133,7 @@ with:
 "#;
 
     type Before = Before;
-    type Output = Replicated;
+    type Output = Followed;
 
     fn traits(_: &Value) -> Traits {
         Traits { undo: Undo::Built, interrupted: Interrupted::LookFirst }
@@ -120,11 +143,10 @@ with:
         let reach = ctx.reach();
         let (data, bin) = self.old()?;
         let (primary, new) = (&self.cutover.primary, &self.cutover.old);
+        let (database, cluster) = reach.cluster(primary).await?;
         if self.cutover.method == Method::Logical {
-            return Err(StepError::permanent("the cutover was by rows: the old server has other files and cannot follow")
-                .help("copy back with `postgres.logical`, the other way round"));
+            self.is_open(&database).await?;
         }
-        let (_, cluster) = reach.cluster(primary).await?;
         if cluster.in_recovery {
             return Err(StepError::needs_person(format!("`{}` is no primary", primary.title()))
                 .help("the cutover has not been: there is nothing to fail back from"));
@@ -141,20 +163,26 @@ with:
     fn preview(&self, _: &Before) -> Preview {
         let (from, to) = (self.cutover.primary.title(), self.cutover.old.title());
         Preview {
-            does: format!("makes the old primary on `{to}` a standby of `{from}`, rewound if need be"),
+            does: match self.cutover.method {
+                Method::Physical => format!("makes the old primary on `{to}` a standby of `{from}`, rewound if need be"),
+                Method::Logical => format!("lets the old primary on `{to}` follow `{from}` by rows, closed to clients"),
+            },
             undo: format!("stops `{to}` again behind its fence, and takes back user, slot and line at `{from}`"),
             ..Preview::default()
         }
     }
 
-    async fn run(&self, ctx: &StepContext, before: &Before) -> Result<Replicated, StepError> {
+    async fn run(&self, ctx: &StepContext, before: &Before) -> Result<Followed, StepError> {
+        if self.cutover.method == Method::Logical {
+            return self.follow_by_rows(ctx, before).await.map(Followed::Rows);
+        }
         let reach = ctx.reach();
         let replica = self.replica();
         let primary = reach.connect(&self.cutover.primary).await?;
         let owner = Owner::of(&reach, &self.cutover.old)?;
         if let Some(lag) = replica.streams(ctx, &before.standby, &primary, &owner).await? {
             self.forget(&reach, &owner).await?;
-            return replica.outcome(&before.standby, &lag, None);
+            return replica.outcome(&before.standby, &lag, None).map(Followed::Files);
         }
         let password = replica.prepare(ctx, &before.standby, &primary).await?;
         let (data, _) = self.old()?;
@@ -162,19 +190,20 @@ with:
             self.rewind(ctx, before, &primary, &owner, &password).await?;
             replica.configure(&before.standby, &owner, &password, ctx).await?;
             // Only now, for with this file in its place it may be started, and it starts as a standby.
-            let fence = &self.cutover.fence;
-            let back = r#"[ ! -e "$2" ] || cp -p "$2" "$1""#;
-            owner.script("put pg_hba.conf back", back, &[&fence.hba_file, &fence.kept]).await?;
+            self.lift_fence(&owner).await?;
         }
         let lag = replica.follow(ctx, &before.standby, &primary, &owner).await?;
         self.forget(&reach, &owner).await?;
-        replica.outcome(&before.standby, &lag, None)
+        replica.outcome(&before.standby, &lag, None).map(Followed::Files)
     }
 
     async fn undo(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
         let reach = ctx.reach();
         let owner = Owner::of(&reach, &self.cutover.old)?;
         let (data, _) = self.old()?;
+        if self.cutover.method == Method::Logical && owner.is_running(data).await? {
+            self.unsubscribe_all(ctx).await?;
+        }
         owner.stop(&self.cutover.old, data, Stop::Immediate).await?;
         let fence = &self.cutover.fence;
         let text = owner.read(&fence.hba_file).await?.unwrap_or_default();
@@ -182,6 +211,10 @@ with:
             owner.script("keep pg_hba.conf", r#"[ -e "$2" ] || cp -p "$1" "$2""#, &[&fence.hba_file, &fence.kept]).await?;
             owner.write(&fence.hba_file, hba::fence(&text, &fence.key, before.standby.name())).await?;
         }
-        self.replica().take_back(ctx, &before.standby).await
+        match &self.cutover.way_back {
+            // Its slots stay: what they keep is what a later attempt needs.
+            Some(way) => self.replica().take_back(ctx, &before.standby.named(&way.name)).await,
+            None => self.replica().take_back(ctx, &before.standby).await,
+        }
     }
 }
