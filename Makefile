@@ -15,10 +15,10 @@ ARGS ?=
 SWEEP ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint fmt unit doc-tests demo demo-postgres sweep kills trials bench bench-objects bench-compare docs parts tools components
+.PHONY: help test lint fmt unit doc-tests demo demo-postgres sweep kills trials bench bench-objects bench-compare bench-postgres docs parts tools components
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint parts unit doc-tests ## install what is missing, then format, lints and every test
 
@@ -64,6 +64,10 @@ bench-objects: ## object sync against its peers, for docs/performance.md; ARGS="
 
 bench-compare: ## two PostgreSQL servers compared, against an ordered md5(string_agg(…)); ARGS="--scale 50"
 	cargo bench --locked --bench compare -- $(ARGS)
+
+bench-postgres: ## copies, backups and the log against pg_basebackup and pgBackRest (needs root); ARGS="--job log --rounds 5"
+	scripts/install-parts.sh lab pgbackrest
+	cargo bench --locked --bench postgres -- $(ARGS)
 
 docs: ## rewrite what is generated under docs/ and pipelines/
 	UPDATE_DOCS=1 cargo test --locked --quiet --test cli --test problems
