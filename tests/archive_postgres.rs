@@ -243,3 +243,47 @@ fn what_is_written_while_the_store_is_cut_off_is_archived_when_it_is_back() {
         old.host.says(&format!("cmp /tmp/back /var/lib/postgresql/data/pg_wal/{name}"));
     }
 }
+
+#[test]
+fn a_promoted_standby_goes_on_in_the_archive_and_others_follow_it_onto_its_timeline() {
+    let lab = Lab::new(&["old", "new"]);
+    let Some(bucket) = bucket() else { return };
+    for host in ["old", "new"] {
+        equip(lab.host(host), &bucket);
+    }
+    let lines = vec!["archive_mode = on".to_owned(), COMMAND.to_owned()];
+    let old = lab.cluster("old", &Settings { lines, ..Settings::default() });
+    old.sql("create table notes (n int, t text)");
+    push(old.host, "monday");
+    old.sql("insert into notes values (1, 'archived'); select pg_switch_wal()");
+    let new = lab.place("new", &Settings::default());
+    must(new.host, &["base", "fetch", "--archive", ARCHIVE, "latest", "--to", &new.data]);
+    // This one takes the old one's place in the archive too.
+    new.host.says(&format!("echo 'archive_mode = on' >>{}/postgresql.auto.conf", new.data));
+    new.start();
+    until("it follows", || new.asked("app", "select 1 from notes where n = 1").is_ok_and(|said| said == "1"));
+    old.sql("insert into notes values (2, 'rescued')");
+    let segment = old.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    old.kill();
+    // What was not archived is brought over by hand: the new timeline begins in the middle of a segment.
+    let inside = format!("/var/lib/postgresql/data/pg_wal/{segment}");
+    std::fs::copy(old.host.path(&inside), new.host.path(&inside)).expect("room");
+    new.host.says(&format!("chown postgres:postgres {inside}"));
+    until("it has all", || new.asked("app", "select 1 from notes where n = 2").is_ok_and(|said| said == "1"));
+    new.sql("select pg_promote(); insert into notes values (3, 'since'); select pg_switch_wal()");
+    let archived = |name: &str| bucket.data.path().join("box/prod/wal").join(name).exists();
+    until("the history and the last part of the old timeline", || {
+        archived("00000002.history") && archived(&format!("{}/{segment}.partial", &segment[..16]))
+    });
+    assert!(!archived(&format!("{}/{segment}", &segment[..16])), "nobody takes a part for the whole");
+
+    // Another one, made of the backup on the old timeline, where the old one was.
+    old.host.says(&format!("rm -rf {}", old.data));
+    must(old.host, &["base", "fetch", "--archive", ARCHIVE, "monday", "--to", &old.data]);
+    old.start();
+    let all = "select string_agg(t, ',' order by n) from notes";
+    until("it follows onto the new timeline", || old.asked("app", all).is_ok_and(|said| said == "archived,rescued,since"));
+    assert!(old.is_in_recovery());
+    new.sql("insert into notes values (4, 'later'); select pg_switch_wal()");
+    until("it follows", || old.asked("app", all).is_ok_and(|said| said.ends_with("later")));
+}
