@@ -113,10 +113,10 @@ impl Bench<'_> {
         ));
         run(host, &format!("pgbench -i -q -I dtGvp -s {scale} app && pgbench -n -c 4 -t 8000 app"));
         // The last of the log: new rows, rows that change, whole pages.
-        self.alpha.sql(&format!(
-            "checkpoint; update mixed set price = price + 1 where id % 4 = 1; insert into mixed select id + 100000000, md5(name), price, at, tags, \
-             more, note from mixed where id % 4 = 2"
-        ));
+        self.alpha.sql(
+            "checkpoint; update mixed set price = price + 1 where id % 4 = 1; \
+             insert into mixed select id + 100000000, md5(name), price, at, tags, more, note from mixed where id % 4 = 2",
+        );
         self.alpha.sql("vacuum; checkpoint; select pg_switch_wal()");
         // Replicas by hand: `postgres.replica` makes its own line, of the same kind.
         let rules = self.alpha.file("pg_hba.conf");

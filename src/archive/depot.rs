@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::frame::{pack, unpack};
+use super::frame::{pack_hashed, unpack};
 use crate::error::{ErrorClass, StepError};
 use crate::stores::bucket::{BucketError, Condition, Properties};
 use crate::stores::{Store, classify, is_missing};
@@ -44,18 +44,21 @@ impl Depot {
     }
 
     /// Keeps a content under a key, packed. The same under that key is fine, another is refused: whoever has archived it
-    /// relies on it.
-    pub async fn keep(&self, name: &str, key: &str, content: Bytes, level: i32) -> Result<Kept, StepError> {
-        let hash = blake3::hash(&content).to_hex();
+    /// relies on it. With the BLAKE3 of the content.
+    pub async fn keep(&self, name: &str, key: &str, content: Bytes, level: i32) -> Result<(Kept, String), StepError> {
         let packing = {
-            let (name, content) = (name.to_owned(), content.clone());
-            tokio::task::spawn_blocking(move || pack(&name, &content, level))
+            let name = name.to_owned();
+            // Whoever waits for several of these does so in one task: nothing that takes long is done in it.
+            tokio::task::spawn_blocking(move || {
+                let hash = blake3::hash(&content).to_hex().to_string();
+                Ok::<_, StepError>((pack_hashed(&name, &content, &hash, level)?, hash))
+            })
         };
         // A service may ignore the condition of the write without a word: so it is asked, while the content is packed.
         let (there, packed) = tokio::join!(self.store.stat(key), packing);
-        let packed = packed.map_err(|error| StepError::permanent("packing has ended early").cause(error))??;
+        let (packed, hash) = packed.map_err(|error| StepError::permanent("packing has ended early").cause(error))??;
         if there?.is_none() && self.write_new(key, packed.into()).await? {
-            return Ok(Kept::New);
+            return Ok((Kept::New, hash));
         }
         let Some(old) = self.read(key).await? else {
             return Err(StepError::transient(format!("`{name}` has just vanished from `{}`", self.label())));
@@ -64,8 +67,8 @@ impl Depot {
         let (header, _) = tokio::task::spawn_blocking(move || unpack(&name_there, &old))
             .await
             .map_err(|error| StepError::permanent("unpacking has ended early").cause(error))??;
-        if header.blake3 == *hash {
-            return Ok(Kept::Same);
+        if header.blake3 == hash {
+            return Ok((Kept::Same, hash));
         }
         Err(StepError::needs_person(format!("the archive `{}` holds another `{name}` already", self.label())).help(
             "two clusters must not share an archive, and one that was put back to an earlier state needs a timeline of its \

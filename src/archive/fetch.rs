@@ -95,7 +95,14 @@ async fn bring(archive: &Archive, spool: &Spool, name: WalFile) -> Result<bool, 
     let ready = spool.fetched(&name);
     let placed = match content {
         Ok(Some(content)) => {
-            place(&ready, &content).map(|()| true).map_err(|error| disk(format!("cannot write `{}`", ready.display()), error))
+            // Beside the others: all of them are waited for in one task.
+            let shown = ready.display().to_string();
+            let placing = tokio::task::spawn_blocking(move || place(&ready, &content)).await;
+            placing
+                .map_err(std::io::Error::other)
+                .flatten()
+                .map(|()| true)
+                .map_err(|error| disk(format!("cannot write `{shown}`"), error))
         }
         Ok(None) => Ok(false),
         Err(error) => Err(error),

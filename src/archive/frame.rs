@@ -31,12 +31,12 @@ pub struct Header {
 
 /// The content with its header, compressed at this level of zstd.
 pub fn pack(name: &str, content: &[u8], level: i32) -> Result<Vec<u8>, StepError> {
-    let header = Header {
-        ferry: 1,
-        name: name.to_owned(),
-        size: content.len() as u64,
-        blake3: blake3::hash(content).to_hex().to_string(),
-    };
+    pack_hashed(name, content, blake3::hash(content).to_hex().as_str(), level)
+}
+
+/// The same of a content whose BLAKE3 is known.
+pub(super) fn pack_hashed(name: &str, content: &[u8], hash: &str, level: i32) -> Result<Vec<u8>, StepError> {
+    let header = Header { ferry: 1, name: name.to_owned(), size: content.len() as u64, blake3: hash.to_owned() };
     let failed = |what: &str, cause: std::io::Error| StepError::permanent(format!("cannot {what} `{name}`")).cause(cause);
     let header = serde_json::to_vec(&header).map_err(|error| failed("describe", error.into()))?;
     let length = u32::try_from(header.len()).unwrap_or(u32::MAX);

@@ -1,5 +1,6 @@
 //! One file of the log into the archive, and those that wait behind it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -31,32 +32,55 @@ pub async fn push(archive: &Archive, path: &Path) -> Result<Pushed, StepError> {
     })?;
     let spool = Spool::new(archive.settings.spool.as_deref(), path);
     spool.make()?;
-    if let Some(noted) = spool.pushed(&name) {
-        // A note is of a content, not of a name: a cluster that was put back uses names again.
-        let content = read(path).await?;
+    if let Some((hash, stamp)) = spool.pushed(&name) {
+        // A note is of a content, not of a name: a cluster that was put back uses names again. A file that nobody has touched
+        // since has the content that it had; any other is read.
+        let is_same =
+            stamp_of(path).is_some_and(|now| now == stamp) || blake3::hash(&read(path).await?).to_hex().as_str() == hash;
         spool.forget_pushed(&name);
-        if blake3::hash(&content).to_hex().as_str() == noted {
+        if is_same {
             return Ok(Pushed { was_new: false, ahead: 0 });
         }
     }
     let waiting = waiting(path, &name, &spool, archive.settings.ahead);
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let own = store(archive, &spool, &name, path);
-    let others = futures::stream::iter(waiting.into_iter().map(|other| {
-        let (spool, path) = (&spool, folder.join(other.as_str()));
+    // The one that is asked for goes first; it is one of those that are sent at once.
+    let mut sending = futures::stream::iter(std::iter::once(name.clone()).chain(waiting).map(|each| {
+        let (spool, own, path) = (&spool, &name, folder.join(each.as_str()));
         async move {
-            let stored = store(archive, spool, &other, &path).await;
-            stored.is_ok_and(|(_, hash)| {
-                spool.note_pushed(&other, &hash);
-                true
-            })
+            let stamp = stamp_of(&path);
+            let stored = store(archive, spool, &each, &path).await;
+            if each == *own {
+                return Sent::Own(stored.map(|(kept, _)| kept));
+            }
+            if let (Ok((_, hash)), Some(stamp)) = (&stored, stamp) {
+                spool.note_pushed(&each, hash, &stamp);
+            }
+            Sent::Ahead(stored.is_ok())
         }
     }))
-    .buffer_unordered(archive.settings.at_once.saturating_sub(1).max(1))
-    .filter(|stored| std::future::ready(*stored))
-    .count();
-    let (own, ahead) = tokio::join!(own, others);
-    Ok(Pushed { was_new: own?.0 == Kept::New, ahead })
+    .buffer_unordered(archive.settings.at_once.max(1));
+    let (mut own, mut ahead) = (None, 0);
+    while let Some(sent) = sending.next().await {
+        match sent {
+            Sent::Own(stored) => own = Some(stored),
+            Sent::Ahead(was_stored) => ahead += usize::from(was_stored),
+        }
+    }
+    let own = own.unwrap_or_else(|| Err(StepError::permanent(format!("`{name}` was not sent"))))?;
+    Ok(Pushed { was_new: own == Kept::New, ahead })
+}
+
+/// What has come of one of several.
+enum Sent {
+    Own(Result<Kept, StepError>),
+    Ahead(bool),
+}
+
+/// What changes whenever somebody writes to a file or puts another into its place, however it is done.
+fn stamp_of(path: &Path) -> Option<String> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(format!("{}:{}:{}:{}.{}", found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }
 
 /// What PostgreSQL will ask for next: `archive_status` says it.
@@ -79,9 +103,7 @@ pub(super) async fn store(archive: &Archive, spool: &Spool, name: &WalFile, path
     if name.holds_log() {
         archive.depot.claim(&of_segment(name, &content)?, spool).await?;
     }
-    let hash = blake3::hash(&content).to_hex().to_string();
-    let kept = archive.depot.keep(name.as_str(), &name.key(), content, archive.settings.level).await?;
-    Ok((kept, hash))
+    archive.depot.keep(name.as_str(), &name.key(), content, archive.settings.level).await
 }
 
 async fn read(path: &Path) -> Result<Bytes, StepError> {

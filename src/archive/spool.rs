@@ -1,6 +1,6 @@
 //! The folder beside the log in which is kept what was done ahead: notes of what was pushed, files that were fetched.
 //!
-//! Nothing in it counts by itself: a note holds the hash of what was stored, and a file lies there only once it is whole.
+//! Nothing in it counts by itself: a note holds the hash of what was stored and what its file was like, and a file lies there only once it is whole.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -50,14 +50,16 @@ impl Spool {
         std::fs::write(&noted, boot).map_err(|error| disk(format!("cannot write `{}`", noted.display()), error))
     }
 
-    /// The hash of what was stored under this name ahead.
-    pub fn pushed(&self, name: &WalFile) -> Option<String> {
-        std::fs::read_to_string(self.note(name)).ok()
+    /// The hash of what was stored under this name ahead, and the stamp of the file that it was.
+    pub fn pushed(&self, name: &WalFile) -> Option<(String, String)> {
+        let note = std::fs::read_to_string(self.note(name)).ok()?;
+        let (hash, stamp) = note.split_once(' ').unwrap_or((&note, ""));
+        Some((hash.to_owned(), stamp.to_owned()))
     }
 
     /// Notes that this was stored. Losing the note costs one look at the archive, nothing else.
-    pub fn note_pushed(&self, name: &WalFile, hash: &str) {
-        let _ = std::fs::write(self.note(name), hash);
+    pub fn note_pushed(&self, name: &WalFile, hash: &str, stamp: &str) {
+        let _ = std::fs::write(self.note(name), format!("{hash} {stamp}"));
     }
 
     pub fn forget_pushed(&self, name: &WalFile) {

@@ -100,13 +100,17 @@ pub async fn restore(archive: &Archive, name: &str, wanted: &Restore, told: OnSt
     let resumed: u64 = backup.parts.iter().filter(|part| done.contains(&part.hash)).map(length).sum();
     written.store(resumed, Ordering::Relaxed);
     let is_control = |part: &PartEntry| part.pieces.iter().any(|piece| backup.files[piece.0 as usize].path == CONTROL);
-    let todo = backup.parts.iter().filter(|part| !done.contains(&part.hash) && !is_control(part));
-    futures::stream::iter(todo.map(|part| {
-        let (backup, note, written) = (&backup, &note, &written);
+    let whole = std::sync::Arc::new(backup.clone());
+    let todo = (0..backup.parts.len()).filter(|at| !done.contains(&backup.parts[*at].hash) && !is_control(&backup.parts[*at]));
+    futures::stream::iter(todo.map(|at| {
+        let (part, whole, note, written) = (&backup.parts[at], whole.clone(), &note, &written);
         async move {
             let content = bring(archive, name, part).await?;
             // Ranges of other files: side by side with those of other parts.
-            tokio::task::block_in_place(|| write_part(data, backup, part, &content))?;
+            let to = data.clone();
+            tokio::task::spawn_blocking(move || write_part(&to, &whole, &whole.parts[at], &content))
+                .await
+                .map_err(|error| StepError::permanent("work on the disk has ended early").cause(error))??;
             if let Ok(mut note) = note.lock() {
                 writeln!(note, "{}", part.hash).map_err(|error| failed("write to", error))?;
             }

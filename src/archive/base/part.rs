@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 
 use super::super::depot::disk;
-use super::super::frame::pack;
+use super::super::frame::pack_hashed;
 use super::super::settings::Archive;
 use super::files::Found;
 use super::index::{PartEntry, Piece};
@@ -115,7 +115,7 @@ pub(super) async fn stored(archive: &Archive, backup: &str) -> Result<BTreeMap<S
 /// Packs and stores a part. Its size as an object.
 pub(super) async fn store(archive: &Archive, backup: &str, hash: &str, content: Vec<u8>) -> Result<u64, StepError> {
     let (name, level) = (hash.to_owned(), archive.settings.level);
-    let packed = tokio::task::spawn_blocking(move || pack(&name, &content, level))
+    let packed = tokio::task::spawn_blocking(move || pack_hashed(&name, &content, &name, level))
         .await
         .map_err(|error| StepError::permanent("packing has ended early").cause(error))??;
     let stored = packed.len() as u64;

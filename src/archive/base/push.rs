@@ -90,7 +90,7 @@ pub async fn backup(archive: &Archive, source: &Source, name: &str, told: OnStep
             Ok::<_, StepError>(sent)
         }
     }))
-    .buffered(archive.settings.at_once.max(1));
+    .buffer_unordered(archive.settings.at_once.max(1));
     let sent: Vec<Sent> = sending.try_collect().await?;
     // The control file last: what it says of the log is then behind all that was read.
     let control = {
