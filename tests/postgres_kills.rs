@@ -6,6 +6,8 @@
 mod bench;
 mod lab;
 
+#[path = "postgres_kills/breaks.rs"]
+mod breaks;
 #[path = "postgres_kills/hold.rs"]
 mod hold;
 #[path = "postgres_kills/journey.rs"]
@@ -81,7 +83,7 @@ fn a_cancel_in_the_pause_of_a_second_cutover_puts_back_and_is_resumed() {
 
 /// Where a runner is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Point {
+pub enum Point {
     /// The fence lies in its place, and nobody is held back yet.
     Staged,
     /// Clients are held back, and one is still at work.
@@ -100,7 +102,7 @@ enum Point {
 
 impl Point {
     /// Brings a runner there and holds it, until what comes back is dropped.
-    fn come<'a>(self, journey: &'a Journey<'_>) -> (Started, Option<Held<'a>>) {
+    pub fn come<'a>(self, journey: &'a Journey<'_>) -> (Started, Option<Held<'a>>) {
         let (old, new) = journey.ends();
         let fenced = || old.asked("app", "select 1").is_err_and(|said| said.contains("pg_hba.conf rejects"));
         let staged = || std::fs::read_to_string(old.file("pg_hba.conf")).is_ok_and(|text| text.starts_with("# ferry ferry_"));

@@ -159,6 +159,21 @@ fn a_directory_that_is_not_empty_is_never_touched() {
 }
 
 #[test]
+fn programs_of_another_version_are_refused_by_the_plan() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta"]), Bench::new());
+    let (_alpha, beta) = (lab.cluster("alpha", &Settings::default()), lab.place("beta", &Settings::default()));
+    let bin = lab::template::programs().0.display();
+    beta.host.says(&format!(
+        "mkdir /srv/bin && ln -s {bin}/* /srv/bin && rm /srv/bin/pg_ctl && echo 'echo pg_ctl \\(PostgreSQL\\) 11.4' >/srv/bin/pg_ctl && chmod 755 /srv/bin/pg_ctl"
+    ));
+    bench.write("copy.yaml", &pipeline(&lab, "").replace("to: beta", "to: { host: beta, bin: /srv/bin }"));
+    let plan = bench.run(&["plan", "copy.yaml"]);
+    assert_ne!(plan.code, Some(0), "{plan:?}");
+    assert!((plan.stdout.clone() + &plan.stderr).contains("it says `pg_ctl (PostgreSQL) 11.4`"), "{plan:?}");
+    assert_eq!(left(&beta), "");
+}
+
+#[test]
 fn a_wrong_password_is_told_and_changes_nothing() {
     let (lab, bench) = (Lab::new(&["alpha", "beta"]), Bench::new());
     let (alpha, beta) = (lab.cluster("alpha", &Settings::default()), lab.place("beta", &Settings::default()));

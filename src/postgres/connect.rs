@@ -69,7 +69,7 @@ impl Reach {
 
     /// Both directions of a connection to a socket of a host, as this user of it.
     pub async fn socket(&self, host: &str, path: &str, run_as: &str) -> Result<DuplexStream, StepError> {
-        relay::connect(self.hosts.get(host)?, path.to_owned(), run_as.to_owned(), &self.cancel).await
+        relay::connect(self.hosts.get(host)?, path.to_owned(), run_as.to_owned(), &self.application, &self.cancel).await
     }
 
     async fn stream(&self, server: &Server) -> Result<Box<dyn Duplex>, StepError> {
@@ -77,7 +77,7 @@ impl Reach {
         let endpoint = server.endpoint();
         match (&endpoint, server.connect) {
             (Endpoint::Socket(path), Connect::Socket) => {
-                let relay = relay::connect(host, path.clone(), server.run_as.clone(), &self.cancel).await?;
+                let relay = relay::connect(host, path.clone(), server.run_as.clone(), &self.application, &self.cancel).await?;
                 Ok(Box::new(relay))
             }
             _ => host.forward(&endpoint).await?.connect().await,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connect::Reach;
+use super::relay;
 use super::server::Server;
 use crate::error::StepError;
 use crate::hosts::{Finished, Host, Invocation};
@@ -88,6 +89,12 @@ impl Owner {
         Ok(finished)
     }
 
+    /// Ends connections to a socket of this host that earlier attempts of the same step have left behind. What they sent
+    /// may be on its way for long: a network that was cut delivers it when it is back.
+    pub async fn end_left(&self, socket: &str) -> Result<(), StepError> {
+        self.script("end connections that were left", relay::END_LEFT, &[socket, &self.reach.application]).await.map(drop)
+    }
+
     /// A program's end as a failure, unless it succeeded.
     pub fn succeeded(&self, doing: &str, finished: &Finished) -> Result<(), StepError> {
         if finished.code == Some(0) {
@@ -132,5 +139,18 @@ impl Owner {
         }
         self.succeeded("look for PostgreSQL's programs", &finished)?;
         Ok(String::from_utf8_lossy(&finished.stdout).trim().to_owned())
+    }
+
+    /// The same, for a server that is to work on files of this major version: programs of another are refused.
+    pub async fn server_programs(&self, server: &Server, major: u32) -> Result<String, StepError> {
+        let bin = self.programs(server, major).await?;
+        let said = self.script("ask PostgreSQL's programs for their version", r#""$1/pg_ctl" --version"#, &[&bin]).await?;
+        let number = said.split_once("(PostgreSQL) ").map_or("", |(_, rest)| rest);
+        let number = number.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
+        if number == major.to_string() {
+            return Ok(bin);
+        }
+        Err(StepError::permanent(format!("`{bin}` of `{}` is not PostgreSQL {major}: it says `{said}`", self.host()))
+            .help(format!("files of one major version are nothing to another: give the folder of {major}'s programs with `bin`, or use `postgres.logical`")))
     }
 }

@@ -47,21 +47,29 @@ while True:
 "#;
 
 /// Perl comes with every Debian, Python with most of the others.
-const CHOICE: &str = r#"if perl -MSocket -e 1 2>/dev/null; then exec perl -e "$2" "$1"; fi
-if command -v python3 >/dev/null; then exec python3 -c "$3" "$1"; fi
+const CHOICE: &str = r#"if perl -MSocket -e 1 2>/dev/null; then exec perl -e "$2" "$1" "$4"; fi
+if command -v python3 >/dev/null; then exec python3 -c "$3" "$1" "$4"; fi
 echo neither >&2; exit 7"#;
 
-/// Both directions of a new connection to the socket, as this user. It ends when the result is dropped, when `cancel`
+/// Ends relays that were left by others of the same key: what is still on its way to one of them must not arrive. Run as
+/// the user that they run as. `$1` the socket, `$2` the key.
+pub(super) const END_LEFT: &str = r#"for p in $(pgrep -u "$(id -u)" 'perl|python3' 2>/dev/null); do
+a=$(tr '\0' '\n' <"/proc/$p/cmdline" 2>/dev/null); printf '%s\n' "$a" | grep -qxF -e "$1" || continue
+printf '%s\n' "$a" | grep -qxF -e "$2" && kill -KILL "$p" 2>/dev/null; done; exit 0"#;
+
+/// Both directions of a new connection to the socket, as this user. `key` says whose it is, for who looks at the processes
+/// there. It ends when the result is dropped, when `cancel`
 /// fires, or with the connection to the host.
 pub(super) async fn connect(
     host: Arc<dyn Host>,
     socket: String,
     run_as: String,
+    key: &str,
     cancel: &CancellationToken,
 ) -> Result<DuplexStream, StepError> {
     let (mut near, far) = duplex(BUFFER);
     let cancel = cancel.child_token();
-    let argv = ["sh", "-c", CHOICE, "relay", socket.as_str(), PERL.trim(), PYTHON.trim()];
+    let argv = ["sh", "-c", CHOICE, "relay", socket.as_str(), PERL.trim(), PYTHON.trim(), key];
     let invocation = Invocation { run_as: Some(run_as.clone()), ..Invocation::new(argv) };
     let name = host.name().to_owned();
     let task = tokio::spawn(async move {

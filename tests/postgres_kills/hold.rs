@@ -101,3 +101,14 @@ impl Drop for Still<'_> {
         self.host.inside(&format!("kill -CONT {}", self.process));
     }
 }
+
+/// The SSH sessions of a host that are open now, as its processes.
+pub fn sessions(host: &Machine) -> Vec<String> {
+    let said = host.says("pgrep -P $(pgrep -o -x sshd) || true");
+    said.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Sends a signal to processes of a host; some may be gone.
+pub fn signal(host: &Machine, processes: &[String], signal: &str) {
+    host.inside(&format!("kill -{signal} {}", processes.join(" ")));
+}

@@ -250,7 +250,7 @@ with:
         let restored: Restored = serde_json::from_value(said)
             .map_err(|error| StepError::permanent("cannot understand what `ferry base fetch` says").cause(error))?;
         let from = self.known_primary(ctx, Some(&restored.summary.system)).await?;
-        let bin = kit.owner.programs(&self.to, restored.summary.version / 10_000).await?;
+        let bin = kit.owner.server_programs(&self.to, restored.summary.version / 10_000).await?;
         if self.verify && !restored.was_there {
             ctx.progress(Progress { message: Some("reads the files again".to_owned()), ..Progress::default() });
             let verify = vec![format!("{bin}/pg_verifybackup"), "-n".to_owned(), "-q".to_owned(), data.clone()];

@@ -26,7 +26,7 @@ impl Replica {
         let name = reach.application.clone();
         allows_a_standby(&database, &cluster, &self.from.title(), &name).await?;
         let owner = Owner::of(&reach, &self.to)?;
-        let bin = owner.programs(&self.to, cluster.major()).await?;
+        let bin = owner.server_programs(&self.to, cluster.major()).await?;
         let data = self.to.data.clone().unwrap_or_else(|| cluster.data.clone());
         let mut warnings = Vec::new();
         let kind = owner.script("look at the data directory", DIRECTORY, &[&data]).await?;

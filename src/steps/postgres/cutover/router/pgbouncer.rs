@@ -103,6 +103,10 @@ impl Pgbouncer {
         format!("{}.{key}", self.ini)
     }
 
+    fn socket_file(&self) -> String {
+        format!("{}/.s.PGSQL.{}", self.socket.trim_end_matches('/'), self.port)
+    }
+
     fn title(&self) -> String {
         format!("PgBouncer on `{}`", self.host)
     }
@@ -211,7 +215,7 @@ impl Pgbouncer {
         let keep = r#"cp -p "$1" "$2.part" && sync "$2.part" && mv -f "$2.part" "$2"; cp -p "$1" "$3""#;
         owner.script("keep pgbouncer.ini", keep, &[&self.ini, &self.kept(task.key), &self.laid(task.key)]).await?;
         owner.write(&self.laid(task.key), ini::leading_to(&text, &seen.names, &seen.machine, seen.port)).await?;
-        let socket = format!("{}/.s.PGSQL.{}", self.socket.trim_end_matches('/'), self.port);
+        let socket = self.socket_file();
         if self.password.is_none() {
             watchdog::start(&owner, task.key, task.watchdog.as_secs().max(1), &socket, &self.user, &orders("RESUME", seen))
                 .await?;
@@ -230,6 +234,8 @@ impl Pgbouncer {
             // Nothing was laid ready, so nothing was paused.
             return Ok(());
         }
+        // A `PAUSE` that comes after the `RESUME` would be nobody's, and without a watchdog.
+        owner.end_left(&self.socket_file()).await?;
         self.go_on(task, seen, &owner).await?;
         // The copy goes last: a runner that dies before this leaves it as the sign that clients may still be held back.
         owner.script("remove the copy of pgbouncer.ini", r#"rm -f "$1""#, &[&kept]).await.map(drop)
