@@ -169,6 +169,7 @@ fn killed(journey: &Journey<'_>, point: Point, goes_back: bool) {
     };
     let begun = Instant::now();
     let ledger = journey.set_out(leg);
+    let ready = begun.elapsed();
     let (mut runner, held) = point.come(journey);
     runner.kill();
     drop(held);
@@ -185,7 +186,7 @@ fn killed(journey: &Journey<'_>, point: Point, goes_back: bool) {
         let ran = journey.resume();
         journey.arrived(&ran, ledger, &what);
     }
-    tell(&format!("{what} after {killed:?}, over after {:?}", begun.elapsed()));
+    tell(&format!("{what}: ready after {ready:?}, killed after {killed:?}, over after {:?}", begun.elapsed()));
 }
 
 /// For those who read the output of a sweep.
@@ -204,7 +205,7 @@ fn a_runner_that_is_killed_before_the_pivot_leaves_a_source_that_serves() {
     let lab = Lab::new(&["alpha", "beta", "gate"]);
     let journey = Journey::new(&lab);
     killed(&journey, Point::Paused, true);
-    killed(&journey, Point::Fenced, false);
+    killed(&journey, Point::Fenced, true);
     killed(&journey, Point::Releasing, true);
     if all() {
         for point in [Point::Staged, Point::Paused, Point::Fenced, Point::Releasing] {

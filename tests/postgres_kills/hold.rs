@@ -9,7 +9,6 @@ use crate::lab::template::programs;
 use crate::lab::{Machine, until};
 
 /// Either.
-#[expect(dead_code, reason = "it holds until it is dropped")]
 pub enum Held<'a> {
     Transaction(Transaction),
     Still(Still<'a>),
