@@ -60,12 +60,12 @@ impl<'a> Move<'a> {
         beta.host.says(&format!("ip route add blackhole {}/32", alpha.address()));
         let pooler = lab.pooler("gate", alpha.address(), alpha.port);
         let made = Self { bench, bucket, alpha, beta, pooler };
-        made.write(lab);
+        made.write(lab, "");
         Some(made)
     }
 
-    /// The pipeline as it stands, but for the lab's keys, passwords, the bucket's address and its patience.
-    fn write(&self, lab: &Lab) {
+    /// The pipeline as it stands, but for the lab's keys, passwords, the bucket's address and its patience; and more steps.
+    fn write(&self, lab: &Lab, more: &str) {
         let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/postgres-through-a-bucket.yaml"));
         let mut text = text.expect("it is there");
         let mut change = |old: &str, new: &str| {
@@ -84,6 +84,7 @@ impl<'a> Move<'a> {
         let endpoint = format!("endpoint: 'http://10.77.0.1:{}'", self.bucket.port);
         change("    scheme: s3\n", &format!("    scheme: s3\n    {endpoint}\n"));
         change("initial: 5s", "initial: 500ms");
+        change("\noutputs:\n", &format!("{more}\noutputs:\n"));
         self.bench.write("move.yaml", &text);
     }
 
@@ -255,4 +256,24 @@ fn a_bucket_that_is_silent_in_the_pause_costs_an_attempt_and_nothing_else() {
     seen.never_both("alpha", "beta");
     assert!(seen.is_whole_on(beta) > 100);
     tell(&format!("gap {:?}", seen.client("kept").gap()));
+}
+
+#[test]
+fn the_old_primary_follows_where_there_is_a_way_and_where_there_is_none_it_is_said() {
+    let lab = Lab::new(&["alpha", "beta", "gate"]);
+    let Some(it) = Move::new(&lab, &Settings::default()) else { return };
+    let (alpha, beta) = (&it.alpha, &it.beta);
+    let back = "\n  - id: back\n    uses: postgres.failback\n    retry: { attempts: 1 }\n    with: { cutover: \"{{ steps.cutover.outputs }}\" }\n";
+    it.write(&lab, back);
+    let ran = it.bench.run(&RUN);
+    let said = it.bench.run(&["show", "last"]).stdout;
+    assert!(ran.code != Some(0) && said.contains("reaches no server"), "{ran:?}\n{said}");
+    assert!(!beta.is_in_recovery() && !alpha.runs(), "the cutover stands");
+    assert!(!std::fs::read_to_string(beta.file("pg_hba.conf")).expect("it has one").contains("ferry"), "nothing was changed");
+    alpha.host.says(&format!("ip route del blackhole {}/32", beta.address()));
+    beta.host.says(&format!("ip route del blackhole {}/32", alpha.address()));
+    it.bench.run(&["resume", "last", "--yes"]).exits(0);
+    beta.sql("create table since as select 1 as n");
+    until("it follows", || (alpha.asked("app", "select n from since").as_deref() == Ok("1")).then_some(()));
+    assert!(alpha.is_in_recovery());
 }
