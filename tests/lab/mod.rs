@@ -392,7 +392,7 @@ pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = found() {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "waited too long until {what}");
+        assert!(start.elapsed() < Duration::from_mins(1), "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
