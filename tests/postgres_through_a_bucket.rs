@@ -117,6 +117,31 @@ impl<'a> Move<'a> {
     }
 }
 
+/// A client whose transaction ends when this is dropped.
+struct Held(std::process::Child);
+
+impl Held {
+    /// Whether it has begun.
+    fn begin(url: &str) -> (Self, bool) {
+        let mut psql = std::process::Command::new("setpriv");
+        psql.args(["--pdeathsig", "KILL"]).arg(lab::template::programs().0.join("psql")).args(["-XAtq", url]);
+        psql.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut psql = psql.spawn().expect("psql is there");
+        std::io::Write::write_all(psql.stdin.as_mut().expect("a pipe"), b"begin; select 'begun';\n").expect("it listens");
+        let mut said = [0; 5];
+        let has_begun = std::io::Read::read_exact(psql.stdout.as_mut().expect("a pipe"), &mut said).is_ok();
+        (Self(psql), has_begun && said == *b"begun")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // At the end of its input it ends, and its transaction with it.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 /// For those who read the output.
 #[expect(clippy::print_stdout, reason = "what was seen is worth more than that it passed")]
 fn tell(text: &str) {
@@ -231,13 +256,17 @@ fn a_bucket_that_is_silent_in_the_pause_costs_an_attempt_and_nothing_else() {
     let Some(it) = Move::new(&lab, &Settings::default()) else { return };
     let (alpha, beta) = (&it.alpha, &it.beta);
     let ledger = it.writers();
-    let mut runner = it.bench.start(&[&RUN, ["-i", "max_pause=2s"].as_slice()].concat());
+    let mut runner = it.bench.start(&[&RUN, ["-i", "max_pause=15s"].as_slice()].concat());
     let signal = |name: &str| {
         let sent = std::process::Command::new("kill").args([format!("-{name}"), it.bucket.process().to_string()]).status();
         assert!(sent.expect("`kill` runs").success());
     };
-    assert!(runner.tells("the pause begins"), "{:?}", runner.ends());
+    // A client in the middle of a transaction: the pause begins, and waits for it.
+    assert!(runner.tells("forecast of the pause"), "{:?}", runner.ends());
+    let (held, at_work) = Held::begin(&it.pooler.url());
+    assert!(at_work && runner.tells("the pause begins"), "{:?}", runner.ends());
     signal("STOP");
+    drop(held);
     // The fence stands, the last segment does not come, and all is put back: who was held back goes on at the old server.
     until("the fence stands", || alpha.asked("app", "select 1").err());
     until("it is lifted", || alpha.asked("app", "select 1").ok());

@@ -62,7 +62,7 @@ impl Bench {
             .env_remove("COLUMNS")
             .env("NO_COLOR", "1");
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Started { child: Some(child.expect("the binary starts")) }
+        Started { child: Some(child.expect("the binary starts")), lines: None }
     }
 
     /// Waits until a file is there.
@@ -86,6 +86,8 @@ impl Bench {
 #[derive(Debug)]
 pub struct Started {
     child: Option<Child>,
+    /// The lines that it writes, once somebody listens.
+    lines: Option<std::sync::mpsc::Receiver<String>>,
 }
 
 impl Started {
@@ -126,13 +128,18 @@ impl Started {
         has_come && ended.code().is_none()
     }
 
-    /// Waits until it has written a line with this text. Whether it has: it may have ended.
+    /// Waits until it has written a line with this text, since the last that was waited for. Whether it has: it may have
+    /// ended.
     pub fn tells(&mut self, text: &str) -> bool {
         let child = self.child.as_mut().expect("it has not been waited for");
-        let mut told = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-        let has_come = told.any(|line| line.contains(text));
-        std::thread::spawn(move || told.for_each(drop));
-        has_come
+        let lines = self.lines.get_or_insert_with(|| {
+            let told = BufReader::new(child.stdout.take().expect("a pipe"));
+            let (say, lines) = std::sync::mpsc::channel();
+            // It goes on reading when nobody listens any more, so that nobody waits for a reader.
+            std::thread::spawn(move || told.lines().map_while(Result::ok).for_each(|line| drop(say.send(line))));
+            lines
+        });
+        lines.iter().any(|line| line.contains(text))
     }
 
     /// Sends a signal by name.
