@@ -52,8 +52,8 @@ fn run() -> Vec<&'static str> {
 }
 
 /// Two clusters that are no relatives: one with data of all shapes, one with none of it.
-fn clusters(lab: &Lab, settings: Settings) -> (Cluster<'_>, Cluster<'_>, Pooler<'_>) {
-    let alpha = lab.cluster("alpha", &settings);
+fn clusters<'a>(lab: &'a Lab, settings: &Settings) -> (Cluster<'a>, Cluster<'a>, Pooler<'a>) {
+    let alpha = lab.cluster("alpha", settings);
     let beta = lab.cluster("beta", &Settings { fsync: settings.fsync, ..Settings::default() });
     beta.asked("postgres", "drop database app; drop role app").expect("dropped");
     let pooler = lab.pooler("gate", alpha.address(), alpha.port);
@@ -109,7 +109,7 @@ fn outputs(stdout: &str) -> serde_json::Value {
 #[test]
 fn databases_move_under_load_without_an_error_and_without_a_lost_write() {
     let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
-    let (alpha, beta, pooler) = clusters(&lab, Settings::full(2));
+    let (alpha, beta, pooler) = clusters(&lab, &Settings::full(2));
     pipeline(&lab, &bench, "postgres-logical.yaml");
     let before = (outside(&alpha), outside(&beta));
     let plan = bench.run(&[&["plan", "move.yaml"], INPUTS.as_slice()].concat()).exits(0);
@@ -155,7 +155,7 @@ fn databases_move_under_load_without_an_error_and_without_a_lost_write() {
 /// rolled back if it can be.
 fn life(told: &str, later: Duration, goes_back: bool) {
     let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
-    let (alpha, beta, pooler) = clusters(&lab, Settings::full(1));
+    let (alpha, beta, pooler) = clusters(&lab, &Settings::full(1));
     pipeline(&lab, &bench, "postgres-logical.yaml");
     let ledger = writers(&alpha, &beta, &pooler);
     ledger.under_way();
@@ -220,7 +220,7 @@ fn a_runner_that_is_killed_before_the_pivot_by_rows_is_rolled_back_without_a_tra
 #[test]
 fn databases_go_there_and_back_again_row_by_row_while_clients_write() {
     let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
-    let (alpha, beta, pooler) = clusters(&lab, Settings::full(1));
+    let (alpha, beta, pooler) = clusters(&lab, &Settings::full(1));
     pipeline(&lab, &bench, "postgres-logical-failback.yaml");
     let before = outside(&alpha);
     let ledger = writers(&alpha, &beta, &pooler);
@@ -250,4 +250,27 @@ fn databases_go_there_and_back_again_row_by_row_while_clients_write() {
     assert!(!beta.runs());
     is_tidy(&alpha);
     assert_eq!(outside(&alpha), before, "the old primary is as it was");
+}
+
+#[test]
+fn a_runner_that_is_killed_while_the_old_primary_begins_to_follow_by_rows_goes_on() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
+    let (alpha, beta, pooler) = clusters(&lab, &Settings::default());
+    pipeline(&lab, &bench, "postgres-logical-failback.yaml");
+    let before = outside(&alpha);
+    let ledger = writers(&alpha, &beta, &pooler);
+    ledger.under_way();
+    let mut runner = bench.start(&run());
+    assert!(runner.kill_after("closes the databases of the old primary", Duration::ZERO));
+    ledger.under_way();
+    let resumed = bench.run(&["resume", "last", "--yes"]);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}\n{}", bench.run(&["logs", "last"]).stdout);
+    ledger.under_way();
+    let seen = ledger.stop();
+    for client in ["kept", "fresh"] {
+        assert!(seen.client(client).errors.is_empty(), "{client}: {:?}", seen.client(client).errors);
+    }
+    assert!(seen.is_whole_on(&alpha) > 100 && !beta.runs());
+    is_tidy(&alpha);
+    assert_eq!(outside(&alpha), before);
 }

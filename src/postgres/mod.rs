@@ -15,6 +15,7 @@ mod owner;
 mod relay;
 mod server;
 mod tls;
+mod waiting;
 
 pub use cluster::{Cluster, Lag, lag};
 pub use connect::{Login, Reach, open};
@@ -24,3 +25,4 @@ pub use lsn::Lsn;
 pub use owner::Owner;
 pub use server::{Connect, Server};
 pub use tls::{Trust, client as tls_client};
+pub use waiting::Waiting;

@@ -24,9 +24,9 @@ d=$(command -v pg_ctl) && { dirname "$d"; exit 0; }; exit 4"#;
 /// The user of the operating system who owns a server, on its host.
 #[derive(Debug, Clone)]
 pub struct Owner {
-    host: Arc<dyn Host>,
-    reach: Reach,
-    user: String,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) reach: Reach,
+    pub(super) user: String,
 }
 
 impl Owner {

@@ -20,8 +20,11 @@ use crate::units::{ByteSize, Span};
 const EVERY: Duration = Duration::from_millis(50);
 
 /// A server of one session, which listens nowhere: nobody else can come in between. `$1` bin, `$2` data, `$3` main
-/// configuration file or nothing; statements come as input, each on a line.
-const ALONE: &str = r#"if [ -n "$3" ]; then set -- "$1" "$2" -c "config_file=$3" -c "data_directory=$2"; else set -- "$1" "$2"; fi
+/// configuration file or nothing; statements come as input, each on a line. One that an earlier attempt has left ends by
+/// itself, for its input has: it is waited for.
+const ALONE: &str = r#"i=0; while p=$(head -n1 "$2/postmaster.pid" 2>/dev/null) && kill -0 "${p#-}" 2>/dev/null && [ $i -lt 200 ]; do
+  i=$((i+1)); sleep 0.05; done
+if [ -n "$3" ]; then set -- "$1" "$2" -c "config_file=$3" -c "data_directory=$2"; else set -- "$1" "$2"; fi
 b=$1; d=$2; shift 2; "$b/postgres" --single -D "$d" "$@" postgres"#;
 
 /// The place of the mark in the settings of this database.

@@ -8,7 +8,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::{Seen, Task, ini, watchdog};
 use crate::error::StepError;
-use crate::postgres::{Database, Owner, Reach, Server, quote_name};
+use crate::postgres::{Database, Owner, Reach, Server, Waiting, quote_name};
 use crate::secret::Text;
 
 /// A `PgBouncer` with transaction pooling.
@@ -68,11 +68,16 @@ fn run_as() -> String {
 const ACCEPTS: &str = r#"p=$1; shift; for a; do
 perl -MIO::Socket::INET -e 'exit !IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], Timeout => 3)' "$a" "$p" && { echo "$a"; exit 0; }; done; exit 4"#;
 
+/// Puts the new file into its place.
+const LAY: &str = r#"mv -f "$1" "$2""#;
+
 /// A pooler with two consoles open: one may be waiting in `PAUSE` while the other is needed.
 pub(in crate::steps::postgres::cutover) struct Ready<'a> {
     router: &'a Pgbouncer,
     owner: Owner,
     console: Database,
+    /// Waits for its word to put the new file into place.
+    laying: Option<Waiting>,
     seen: &'a Seen,
     key: String,
 }
@@ -220,7 +225,8 @@ impl Pgbouncer {
             watchdog::start(&owner, task.key, task.watchdog.as_secs().max(1), &socket, &self.user, &orders("RESUME", seen))
                 .await?;
         }
-        Ok(Ready { router: self, owner, console, seen, key: task.key.to_owned() })
+        let laying = owner.wait(LAY, &[&self.laid(task.key), &self.ini]).await;
+        Ok(Ready { router: self, owner, console, laying, seen, key: task.key.to_owned() })
     }
 
     /// The old file, and no pause.
@@ -326,11 +332,13 @@ impl Ready<'_> {
     }
 
     pub(super) async fn lay(&self) -> Result<(), StepError> {
+        if let Some(laying) = &self.laying
+            && laying.go().await.is_ok()
+        {
+            return Ok(());
+        }
         let laid = self.router.laid(&self.key);
-        self.owner
-            .script("put the new pgbouncer.ini into place", r#"mv -f "$1" "$2""#, &[&laid, &self.router.ini])
-            .await
-            .map(drop)
+        self.owner.script("put the new pgbouncer.ini into place", LAY, &[&laid, &self.router.ini]).await.map(drop)
     }
 
     pub(super) async fn switch(&self) -> Result<(), StepError> {
