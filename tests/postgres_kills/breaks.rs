@@ -110,7 +110,9 @@ fn a_word_to_the_pooler_that_comes_too_late_holds_nobody_back() {
     let lab = Lab::new(&["alpha", "beta", "gate"]);
     let journey = Journey::new(&lab);
     let gate = journey.pooler.host;
-    let ledger = journey.set_out(Leg::default());
+    let ledger = journey.set_out(Leg { max_pause: Duration::from_mins(1), ..Leg::default() });
+    // Should the word be faster than this test, then the pause does not come to its end all the same.
+    let held = Transaction::begin(&journey.pooler.url(), "1");
     let mut runner = journey.start();
     until("all is laid ready", || (!gate.says("ls /tmp | grep watchdog || true").is_empty()).then_some(()));
     // What is said from now on lies about at the gate, as behind a network that was cut.
@@ -120,6 +122,7 @@ fn a_word_to_the_pooler_that_comes_too_late_holds_nobody_back() {
     until("the pause begins", || begins().then_some(()));
     std::thread::sleep(Duration::from_millis(300));
     runner.kill();
+    drop(held);
     journey.bench.run(&["rollback", "last", "--yes"]).exits(0);
     signal(gate, &slow, "CONT");
     until("it has arrived or will not", || (!gate.inside(&format!("kill -0 {}", slow.join(" "))).status.success()).then_some(()));
