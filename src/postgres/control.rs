@@ -73,7 +73,7 @@ impl Owner {
 
     async fn systemctl(&self, server: &Server, what: &str, unit: &str) -> Result<(), StepError> {
         let invocation = Invocation { run_as: Some("root".to_owned()), ..Invocation::new(["systemctl", what, unit]) };
-        let finished = self.execute(&invocation).await?;
+        let finished = self.run(invocation, &|_, _| {}).await?;
         if finished.code == Some(0) {
             return Ok(());
         }

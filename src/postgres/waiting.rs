@@ -5,8 +5,7 @@ use tokio::sync::Mutex;
 
 use super::owner::Owner;
 use crate::error::StepError;
-use crate::hosts::{Invocation, Streams};
-use crate::secret::Vault;
+use crate::hosts::{Invocation, Shell, Streams};
 
 /// Whatever else comes than the word, the end of its input above all, it ends and has done nothing.
 const WAIT: &str = r#"printf +; read -r word && [ "$word" = go ] || exit 3; "#;
@@ -23,12 +22,12 @@ impl Owner {
         let (mut near, far) = duplex(64);
         let script = format!("{WAIT}{{ {script}; }} && printf +");
         let argv = ["sh", "-c", script.as_str(), "ferry"].into_iter().chain(arguments.iter().copied());
-        let invocation = Invocation { run_as: Some(self.user.clone()), ..Invocation::new(argv) };
-        let (host, cancel) = (self.host.clone(), self.reach.cancel.child_token());
+        let invocation = Invocation::new(argv);
+        let shell = Shell { cancel: self.cancel.child_token(), ..Shell::clone(self) };
         tokio::spawn(async move {
             let (mut input, mut output) = split(far);
             let streams = Streams { input: Some(&mut input), output: Some(&mut output) };
-            host.stream(&invocation, &Vault::default(), &cancel, streams, &|_, _| {}).await
+            shell.stream(invocation, streams, &|_, _| {}).await
         });
         let mut ready = [0];
         near.read_exact(&mut ready).await.ok()?;

@@ -3,10 +3,12 @@
 //! In: a rendered configuration and a [`StepContext`]. Out: what `inspect` saw, outputs, or a `StepError`. Never here:
 //! the journal, a retry of the whole work, a decision about the run.
 
+mod address;
 mod approval;
 mod assert;
 mod command;
 mod context;
+mod criu;
 mod file;
 mod http;
 mod object;
@@ -103,9 +105,11 @@ pub struct Preview {
 /// The built-in step types, one line each.
 pub fn builtin() -> Registry {
     Registry::default()
+        .with::<address::AddressMove>()
         .with::<approval::Approval>()
         .with::<assert::Assert>()
         .with::<command::Command>()
+        .with::<criu::CriuMigrate>()
         .with::<file::FileWrite>()
         .with::<http::HttpRequest>()
         .with::<object::ObjectCompare>()

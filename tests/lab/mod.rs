@@ -5,6 +5,7 @@
 //! it, however that ends; namespaces, links and mounts go with their last process. Needs root.
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
+pub mod counter;
 pub mod ledger;
 pub mod link;
 pub mod load;

@@ -1,0 +1,168 @@
+//! A process carried from one host to the other: frozen, copied, restored; or put back where it was.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt as _, DuplexStream};
+
+use super::super::address::Address;
+use super::preflight::Process;
+use super::site::Site;
+use crate::error::StepError;
+use crate::hosts::{Invocation, Streams};
+use crate::steps::StepContext;
+use crate::units::{ByteSize, Span};
+
+/// How much of the images is under way between the two hosts.
+const PIPE: usize = 1 << 20;
+
+/// The service that goes along with its address, and how CRIU is told.
+pub(super) struct Cargo<'a> {
+    pub process: &'a Process,
+    pub address: Option<&'a Address>,
+    pub flags: Vec<&'a str>,
+}
+
+/// How long the process did not run, and what was moved meanwhile.
+pub(super) struct Carried {
+    pub freeze: Span,
+    pub phases: [Span; 3],
+    pub images: ByteSize,
+}
+
+fn span(time: Duration) -> Span {
+    Span(Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+}
+
+impl Cargo<'_> {
+    /// The whole way. A process that cannot be restored there runs again here, and the failure says why.
+    pub(super) async fn carry(&self, ctx: &StepContext, from: &Site<'_>, to: &Site<'_>) -> Result<Carried, StepError> {
+        from.make_folder().await?;
+        let start = ctx.clock.monotonic();
+        ctx.log("the process is frozen");
+        if let Err(error) = from.dump(self.process.pid, &self.flags, self.address).await {
+            return Err(self.thaw(ctx, from, error).await);
+        }
+        let dumped = ctx.clock.monotonic();
+        let (copied, images) = self.land(ctx, from, to).await?;
+        let end = ctx.clock.monotonic();
+        let phases = [dumped.saturating_sub(start), copied.saturating_sub(dumped), end.saturating_sub(copied)].map(span);
+        let freeze = span(end.saturating_sub(start));
+        ctx.log(format!(
+            "the process runs on `{}` after {freeze}: dump {}, copy of {images} {}, restore {}",
+            to.host(),
+            phases[0],
+            phases[1],
+            phases[2]
+        ));
+        Ok(Carried { freeze, phases, images })
+    }
+
+    /// From whole images on: they are copied and the process is restored there, or again here.
+    pub(super) async fn land(
+        &self,
+        ctx: &StepContext,
+        from: &Site<'_>,
+        to: &Site<'_>,
+    ) -> Result<(Duration, ByteSize), StepError> {
+        let landing = async {
+            to.make_folder().await?;
+            let give = async {
+                let Some(address) = self.address else { return Ok(()) };
+                address.away(&from.shell, from.is_target).await?;
+                address.give_guarded(&to.shell, to.is_target, &to.guard).await
+            };
+            let (images, ()) = tokio::try_join!(copy(from, to), give)?;
+            let copied = ctx.clock.monotonic();
+            to.restore(&self.flags).await?;
+            Ok((copied, images))
+        };
+        match landing.await {
+            Ok(landed) => Ok(landed),
+            Err(error) => Err(self.back(ctx, from, to, error).await),
+        }
+    }
+
+    /// A dump that failed leaves the process as it was, if it is there.
+    async fn thaw(&self, ctx: &StepContext, from: &Site<'_>, error: StepError) -> StepError {
+        match from.find(self.process.pid, &self.process.sum).await {
+            Ok(found) if found.runs => {
+                ctx.log("it was not dumped: it runs on where it was");
+                if let Err(more) = from.tidy().await {
+                    ctx.warn(format!("what CRIU left on `{}` could not be removed: {more}", from.host()));
+                }
+                error
+            }
+            // The next attempt looks again, and goes on if the images are whole.
+            _ => error,
+        }
+    }
+
+    /// The process runs again where it came from, with its address and its connections.
+    async fn back(&self, ctx: &StepContext, from: &Site<'_>, to: &Site<'_>, error: StepError) -> StepError {
+        ctx.log(format!("it does not come to run on `{}` ({error}): it is restored on `{}`", to.host(), from.host()));
+        match self.again(from, to).await {
+            Ok(()) => {
+                ctx.log(format!("it runs on `{}` again", from.host()));
+                error
+            }
+            Err(more) => {
+                let (here, folder) = (from.host(), &from.folder);
+                StepError::needs_person(format!("{error}; and it cannot be restored on `{here}` either: {more}")).help(format!(
+                    "its images are in `{folder}` on `{here}`: when what is wrong there is mended, `ferry resume` tries again"
+                ))
+            }
+        }
+    }
+
+    /// Restores the process of its images at this site. It is nowhere else then.
+    pub(super) async fn again(&self, at: &Site<'_>, other: &Site<'_>) -> Result<(), StepError> {
+        other.kill(self.process.pid, &self.process.sum).await?;
+        if let Some(address) = self.address {
+            address.away(&other.shell, other.is_target).await?;
+            address.give_guarded(&at.shell, at.is_target, &at.guard).await?;
+        }
+        at.restore(&self.flags).await?;
+        other.tidy().await?;
+        at.tidy().await
+    }
+}
+
+/// The images, from memory to memory, through the runner. How many bytes they were.
+async fn copy(from: &Site<'_>, to: &Site<'_>) -> Result<ByteSize, StepError> {
+    let (mut near, far) = tokio::io::duplex(PIPE);
+    let mut far = Counted { inner: far, bytes: 0 };
+    let read = async {
+        let argv = ["tar", "-C", &from.folder, "--exclude=./busy", "--exclude=./dump", "--exclude=./restore", "-cf", "-", "."];
+        let streams = Streams { output: Some(&mut near), ..Streams::default() };
+        let finished = from.shell.stream(Invocation::new(argv), streams, &|_, _| {}).await?;
+        from.shell.succeeded("read the images", &finished)?;
+        near.shutdown().await.map_err(|error| StepError::transient("the images do not go through").cause(error))
+    };
+    let write = async {
+        let argv = ["tar", "-C", &to.folder, "-xf", "-"];
+        let streams = Streams { input: Some(&mut far), ..Streams::default() };
+        let finished = to.shell.stream(Invocation::new(argv), streams, &|_, _| {}).await?;
+        to.shell.succeeded("write the images", &finished)
+    };
+    tokio::try_join!(read, write)?;
+    Ok(ByteSize(far.bytes))
+}
+
+/// A stream that counts.
+struct Counted {
+    inner: DuplexStream,
+    bytes: u64,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = std::pin::Pin::new(&mut self.inner).poll_read(context, buffer);
+        self.bytes += (buffer.filled().len() - before) as u64;
+        polled
+    }
+}

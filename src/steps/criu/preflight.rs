@@ -1,0 +1,148 @@
+//! What has to be so before a process is frozen: CRIU on both hosts, the files that it uses, room, and free numbers.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::site::Site;
+use crate::error::StepError;
+use crate::units::ByteSize;
+
+/// `$1` criu, `$2` where images go.
+const HOST: &str = r#"echo kernel $(uname -r); echo machine $(uname -m); echo version $("$1" --version 2>/dev/null | sed -n 's/^Version: //p')
+said=$("$1" check 2>&1) && echo check ok || echo check $(printf '%s' "$said" | grep -m1 Error || printf '%s' "$said" | tail -n 1)
+command -v nft >/dev/null && echo nft yes; command -v setsid >/dev/null && echo setsid yes
+free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo); echo memory $((free * 1024))
+mkdir -p "$2" && echo room $(( $(df -Pk "$2" | tail -n 1 | awk '{ print $4 }') * 1024 ))"#;
+
+/// `$1` the process. Its tree, its memory, and the files that it uses with their sizes.
+const PROCESS: &str = r#"[ -d "/proc/$1" ] || exit 4; all=$1; next=$1
+while [ -n "$next" ]; do more=; for p in $next; do more="$more $(cat /proc/"$p"/task/*/children 2>/dev/null)"; done; next=$(echo $more); all="$all $next"; done
+echo sum $(cksum </proc/"$1"/cmdline); echo command $(tr '\0' ' ' </proc/"$1"/cmdline); echo pids $(echo $all | tr ' ' '\n' | sort -n -u)
+kb=0; for p in $all; do n=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' /proc/"$p"/status 2>/dev/null); kb=$((kb + ${n:-0})); done; echo memory $((kb * 1024))
+for p in $all; do readlink "/proc/$p/exe"; readlink "/proc/$p/cwd"; sed -n 's/^[0-9a-f]*-[0-9a-f]* [^ ]* [^ ]* [^ ]* [0-9]* *\(\/.*\)/\1/p' "/proc/$p/maps"
+  for f in /proc/"$p"/fd/*; do readlink "$f"; done; done 2>/dev/null | grep '^/' | grep -v -e '^/dev/' -e '^/proc/' -e '^/sys/' -e ' (deleted)$' -e '^/memfd:' | sort -u |
+  while read -r f; do if [ -d "$f" ]; then echo "file - $f"; else echo "file $(stat -c %s "$f" 2>/dev/null || echo gone) $f"; fi; done; exit 0"#;
+
+/// What is read from input: `size name` of each file, `-` for a folder. Says those that are missing or different.
+const FILES: &str = r#"while read -r size name; do
+  if [ "$size" = - ]; then [ -d "$name" ] || echo "the folder $name is missing"; elif [ ! -e "$name" ]; then echo "$name is missing"
+  elif [ "$(stat -c %s "$name")" != "$size" ]; then echo "$name is another file"; fi; done; for p in $1; do [ ! -e "/proc/$p" ] || echo "process number $p is taken"; done; exit 0"#;
+
+/// The process as it was at the source before anything was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Of its command line: by it the process is known on either host.
+    pub sum: String,
+    /// Its command line.
+    pub command: String,
+    /// All processes of its tree.
+    pub pids: Vec<u32>,
+    /// What they hold in memory.
+    pub memory: ByteSize,
+}
+
+/// A host for which all is well, and what is worth knowing of it.
+struct Fit {
+    kernel: String,
+    machine: String,
+    memory: u64,
+    room: u64,
+}
+
+async fn host(site: &Site<'_>, images: &str, needs_guard: bool) -> Result<Fit, StepError> {
+    let facts = site.facts("look at the host", HOST, &[site.criu, images]).await?;
+    let fact = |name: &str| facts.get(name).map_or("", String::as_str);
+    let no = |what: String, help: &str| Err(StepError::permanent(format!("host `{}` {what}", site.host())).help(help.to_owned()));
+    if fact("version").is_empty() {
+        return no(format!("has no `{}`", site.criu), "install CRIU there, or say where it is with `criu`");
+    }
+    if fact("check") != "ok" {
+        let what = format!("has CRIU {}, which does not work with its kernel: {}", fact("version"), fact("check"));
+        return no(what, "run `criu check` there as root; newer kernels need a newer CRIU");
+    }
+    if needs_guard && fact("nft").is_empty() {
+        return no(
+            "has no `nft`".to_owned(),
+            "install it (Debian: `nftables`): connections are held by it while nobody can answer",
+        );
+    }
+    if fact("setsid").is_empty() {
+        return no("has no `setsid`".to_owned(), "install it (Debian: `util-linux`)");
+    }
+    let number = |name: &str| fact(name).parse().unwrap_or(0);
+    let (kernel, machine) = (fact("kernel").to_owned(), fact("machine").to_owned());
+    Ok(Fit { kernel, machine, memory: number("memory"), room: number("room") })
+}
+
+/// Looks at both hosts and the process, and gives warnings with it.
+pub(super) async fn look(
+    from: &Site<'_>,
+    to: &Site<'_>,
+    pid: u32,
+    images: &str,
+    needs_guard: bool,
+) -> Result<(Process, Vec<String>), StepError> {
+    let (here, there) = tokio::try_join!(host(from, images, needs_guard), host(to, images, needs_guard))?;
+    let finished = from.shell.try_script(PROCESS, &[&pid.to_string()], None).await?;
+    if finished.code == Some(4) {
+        return Err(StepError::permanent(format!("there is no process {pid} on `{}`", from.host()))
+            .help("correct `process`; a file with its number may be old"));
+    }
+    from.shell.succeeded("look at the process", &finished)?;
+    let said = String::from_utf8_lossy(&finished.stdout).into_owned();
+    let fact = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_default();
+    let pids: BTreeSet<u32> = fact("pids").split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let memory = fact("memory").parse().unwrap_or(0);
+    let process = Process {
+        pid,
+        sum: fact("sum").to_owned(),
+        command: fact("command").trim().to_owned(),
+        pids: pids.into_iter().collect(),
+        memory: ByteSize(memory),
+    };
+    if here.machine != there.machine {
+        return Err(StepError::permanent(format!(
+            "`{}` is a {} and `{}` a {}: memory cannot go from one to the other",
+            from.host(),
+            here.machine,
+            to.host(),
+            there.machine
+        ))
+        .help("take a target of the same machine type"));
+    }
+    let files: String = said.lines().filter_map(|line| line.strip_prefix("file ")).flat_map(|line| [line, "\n"]).collect();
+    let numbers: Vec<String> = process.pids.iter().map(u32::to_string).collect();
+    let found = to.shell.try_script(FILES, &[&numbers.join(" ")], Some(crate::secret::Text::new(files))).await?;
+    to.shell.succeeded("look for the files of the process", &found)?;
+    let wrong = String::from_utf8_lossy(&found.stdout).into_owned();
+    if !wrong.is_empty() {
+        let first: Vec<&str> = wrong.lines().take(3).collect();
+        let more = wrong.lines().count().saturating_sub(first.len());
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        return Err(StepError::permanent(format!("`{}` cannot take the process: {}{more}", to.host(), first.join(", "))).help(
+            "the same programs and files have to be there, and the process numbers free: copy them first (`object.sync`)",
+        ));
+    }
+    for (site, fit, images_only) in [(from, &here, true), (to, &there, false)] {
+        // Where images lie in memory, image and process are there side by side for a moment.
+        let needed = if images_only { memory } else { memory * 2 };
+        if fit.room < memory || fit.memory < needed {
+            return Err(StepError::needs_person(format!(
+                "`{}` has no room for {}: {} free in `{images}`, {} of memory",
+                site.host(),
+                process.memory,
+                ByteSize(fit.room),
+                ByteSize(fit.memory)
+            ))
+            .help("make room there, or take another folder for `images`"));
+        }
+    }
+    let mut warnings = Vec::new();
+    if here.kernel != there.kernel {
+        warnings.push(format!("the kernels differ: {} here, {} there", here.kernel, there.kernel));
+    }
+    Ok((process, warnings))
+}

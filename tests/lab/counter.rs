@@ -1,0 +1,90 @@
+//! A service that counts: each line on a connection is answered by the next number. And a client who asks all the time.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Machine, until};
+
+/// Its own address, which goes with it.
+pub const ADDRESS: &str = "10.77.0.99";
+/// Its port.
+pub const PORT: u16 = 7000;
+/// The file with its number.
+pub const PID_FILE: &str = "/run/counter.pid";
+
+/// A daemon: a session of its own, no descriptor of whoever started it, a number that is free elsewhere. Arguments: address,
+/// port, MB of memory that no page of is like another.
+const SERVICE: &str = r#"
+import os, socket, sys
+open('/proc/sys/kernel/ns_last_pid', 'w').write('5000')
+if os.fork(): os._exit(0)
+os.setsid(); os.closerange(0, 1024)
+os.open('/dev/null', os.O_RDWR); os.dup(0); os.dup(0)
+memory = [os.urandom(1 << 20) for _ in range(int(sys.argv[3]))]
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(5)
+with open('/run/counter.pid', 'w') as f: f.write(str(os.getpid()))
+count = 0
+while True:
+    c, _ = s.accept(); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while c.recv(1): count += 1; c.sendall(b'%d\n' % count)
+"#;
+
+/// Starts the service on a host, with its address.
+pub fn start(host: &Machine, megabytes: u32) {
+    assert!(
+        std::path::Path::new("/usr/local/sbin/criu").exists() || std::path::Path::new("/usr/sbin/criu").exists(),
+        "criu is missing: run scripts/install-parts.sh criu"
+    );
+    std::fs::write(host.path("/srv/counter.py"), SERVICE).expect("written");
+    host.says(&format!("ip addr add {ADDRESS}/32 dev eth0; python3 /srv/counter.py {ADDRESS} {PORT} {megabytes}"));
+    until("the service has started", || host.path(PID_FILE).exists().then_some(()));
+}
+
+/// Whether the service runs on the host.
+pub fn runs(host: &Machine) -> bool {
+    host.running("/srv/counter.py") > 0
+}
+
+/// One client on one connection, who asks every 2 ms. It panics when an answer is not the next number, or does not come.
+pub struct Asker {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<(u64, Duration)>,
+}
+
+impl Asker {
+    /// Begins to ask.
+    pub fn start() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let until_over = over.clone();
+        // The thread is in the lab's network, as the one that starts it.
+        let thread = std::thread::spawn(move || {
+            let mut stream = TcpStream::connect((ADDRESS, PORT)).expect("the service accepts");
+            stream.set_nodelay(true).expect("a TCP stream");
+            stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a TCP stream");
+            let mut lines = BufReader::new(stream.try_clone().expect("a TCP stream")).lines();
+            let (mut asked, mut longest, mut last) = (0, Duration::ZERO, Instant::now());
+            while !until_over.load(Ordering::Relaxed) {
+                stream.write_all(b"x").expect("the connection holds");
+                asked += 1;
+                let answer: u64 = lines.next().expect("an answer").expect("the connection holds").parse().expect("a number");
+                assert_eq!(answer, asked, "each is answered once");
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            (asked, longest)
+        });
+        Self { over, thread }
+    }
+
+    /// Ends, and says how many answers came and how long the longest took to come.
+    pub fn stop(self) -> (u64, Duration) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("each question was answered once, in order, on one connection")
+    }
+}
