@@ -18,7 +18,7 @@ pub const PID_FILE: &str = "/run/counter.pid";
 
 /// A daemon: a session of its own, no descriptor of whoever started it, a number that is free elsewhere. Arguments: address,
 /// port, MB of memory that no page of is like another.
-const SERVICE: &str = r#"
+const SERVICE: &str = r"
 import os, socket, sys
 open('/proc/sys/kernel/ns_last_pid', 'w').write('5000')
 if os.fork(): os._exit(0)
@@ -32,7 +32,7 @@ count = 0
 while True:
     c, _ = s.accept(); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while c.recv(1): count += 1; c.sendall(b'%d\n' % count)
-"#;
+";
 
 /// Starts the service on a host, with its address.
 pub fn start(host: &Machine, megabytes: u32) {

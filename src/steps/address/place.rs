@@ -31,12 +31,12 @@ fn thirty_two() -> u8 {
 
 /// Drops what comes to an address while nobody behind it is ready to answer: a kernel that has the address and not yet the
 /// connection would reset it. In shell: `$ip` the address, `$guard` the guard's name.
-pub const GUARD: &str = r#"nft -f - <<GUARD
+pub const GUARD: &str = r"nft -f - <<GUARD
 table inet $guard {
   chain in { type filter hook input priority -300; ip daddr $ip drop; }
 }
 GUARD
-"#;
+";
 /// Takes the guard away, if it is there.
 pub const UNGUARD: &str = r#"nft delete table inet "$guard" 2>/dev/null || true"#;
 
