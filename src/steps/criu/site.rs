@@ -96,9 +96,10 @@ impl Site<'_> {
         if finished.code == Some(0) { Ok(()) } else { Err(self.complaint("dump", "dump.log").await) }
     }
 
-    /// Makes the process of its images. What the guard held back comes through when it is there, and also when it is not.
+    /// Makes the process of its images. When it is there the guard goes. When it is not, the guard stays until the address has
+    /// gone: without it the kernel would reset the connections.
     pub(super) async fn restore(&self, flags: &[&str]) -> Result<(), StepError> {
-        let script = format!("guard=$1; shift; ( {DETACHED} ); code=$?; {UNGUARD}; exit $code");
+        let script = format!("guard=$1; shift; ( {DETACHED} ); code=$?; [ $code != 0 ] || {{ {UNGUARD}; }}; exit $code");
         let mut arguments = vec![self.guard.as_str(), self.criu, self.folder.as_str(), "restore"];
         arguments.extend(["restore", "-D", &self.folder, "-o", "restore.log", "-v2", "-d"]);
         arguments.extend(flags);
