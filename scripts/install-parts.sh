@@ -119,7 +119,9 @@ install_criu() {
     if is_new_criu; then return; fi
     into=/usr/local/lib/ferry-criu work="$(mktemp -d)"
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root" "$work/debs"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian unstable main" >"$work/sources.list"
+    # From wherever this machine gets its own packages.
+    archive="$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Created-By: Packages' | grep -v security | head -n 1)"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive unstable main" >"$work/sources.list"
     apart() {
         apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root \
             -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null "$@"
