@@ -4,6 +4,8 @@
 #[path = "cli/bench.rs"]
 mod bench;
 mod lab;
+#[path = "criu/lazy.rs"]
+mod lazy;
 
 use bench::Bench;
 use lab::counter::{self, Asker};

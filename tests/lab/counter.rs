@@ -1,7 +1,7 @@
 //! A service that counts: each line on a connection is answered by the next number. And a client who asks all the time.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,21 +17,30 @@ pub const PORT: u16 = 7000;
 pub const PID_FILE: &str = "/run/counter.pid";
 
 /// A daemon: a session of its own, no descriptor of whoever started it, a number that is free elsewhere. Arguments: address,
-/// port, MB of memory that no page of is like another.
+/// port, MB of memory that no page of is like another. Each question reads a page and writes to it, and is not answered by a
+/// number when the page is another.
 const SERVICE: &str = r"
-import os, socket, sys
+import os, socket, struct, sys
 open('/proc/sys/kernel/ns_last_pid', 'w').write('5000')
 if os.fork(): os._exit(0)
 os.setsid(); os.closerange(0, 1024)
 os.open('/dev/null', os.O_RDWR); os.dup(0); os.dup(0)
-memory = [os.urandom(1 << 20) for _ in range(int(sys.argv[3]))]
+pages = int(sys.argv[3]) * 256
+memory = bytearray(pages * 4096)
+for p in range(0, pages, 256): memory[p * 4096:(p + 256) * 4096] = os.urandom(1 << 20)
+for p in range(pages): struct.pack_into('<Q', memory, p * 4096, p)
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(5)
 with open('/run/counter.pid', 'w') as f: f.write(str(os.getpid()))
 count = 0
 while True:
-    c, _ = s.accept(); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while c.recv(1): count += 1; c.sendall(b'%d\n' % count)
+    try:
+        c, _ = s.accept(); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while c.recv(1):
+            count += 1; page = count * 7919 % pages
+            if struct.unpack_from('<Q', memory, page * 4096)[0] != page: c.sendall(b'wrong memory\n')
+            struct.pack_into('<Q', memory, page * 4096 + 8, count); c.sendall(b'%d\n' % count)
+    except ConnectionError: pass
 ";
 
 /// Starts the service on a host, with its address.
@@ -43,6 +52,33 @@ pub fn start(host: &Machine, megabytes: u32) {
     std::fs::write(host.path("/srv/counter.py"), SERVICE).expect("written");
     host.says(&format!("ip addr add {ADDRESS}/32 dev eth0; python3 /srv/counter.py {ADDRESS} {PORT} {megabytes}"));
     until("the service has started", || host.path(PID_FILE).exists().then_some(()));
+}
+
+/// Lets CRIU have pipes as long as it needs them for post-copy, where not even root may pass the machine's limit.
+pub fn long_pipes() {
+    let limit = "/proc/sys/fs/pipe-max-size";
+    let now: u64 = std::fs::read_to_string(limit).expect("Linux").trim().parse().expect("a number");
+    if now < 4 << 20 {
+        std::fs::write(limit, "4194304").expect("root may set it");
+    }
+}
+
+/// Whether the service is there and frozen.
+pub fn is_frozen(host: &Machine) -> bool {
+    let state = host.says("sed -n 's/^State:.\\(.\\).*/\\1/p' /proc/$(cat /run/counter.pid)/status 2>/dev/null || true");
+    state.eq_ignore_ascii_case("t")
+}
+
+/// One question on a connection of its own.
+pub fn ask() -> u64 {
+    until("the service answers anew", || {
+        let mut stream = TcpStream::connect_timeout(&(Ipv4Addr::new(10, 77, 0, 99), PORT).into(), Duration::from_secs(2)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(b"x").ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        line.trim().parse().ok()
+    })
 }
 
 /// Whether the service runs on the host.

@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWriteExt as _, DuplexStream};
-
 use super::super::address::Address;
 use super::preflight::Process;
 use super::site::Site;
+use super::through::copy;
 use crate::error::StepError;
-use crate::hosts::{Invocation, Streams};
 use crate::steps::StepContext;
 use crate::units::{ByteSize, Span};
-
-/// How much of the images is under way between the two hosts.
-const PIPE: usize = 1 << 20;
 
 /// The service that goes along with its address, and how CRIU is told.
 pub(super) struct Cargo<'a> {
@@ -27,9 +22,11 @@ pub(super) struct Carried {
     pub freeze: Span,
     pub phases: [Span; 3],
     pub images: ByteSize,
+    /// The memory that came when it ran again, and how long that took.
+    pub pages: Option<(ByteSize, Span)>,
 }
 
-fn span(time: Duration) -> Span {
+pub(super) fn span(time: Duration) -> Span {
     Span(Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
 }
 
@@ -40,7 +37,7 @@ impl Cargo<'_> {
         let start = ctx.clock.monotonic();
         ctx.log("the process is frozen");
         if let Err(error) = from.dump(self.process.pid, &self.flags, self.address).await {
-            return Err(self.thaw(ctx, from, error).await);
+            return Err(self.unfrozen(ctx, from, error).await);
         }
         let dumped = ctx.clock.monotonic();
         let (copied, images) = self.land(ctx, from, to).await?;
@@ -54,7 +51,7 @@ impl Cargo<'_> {
             phases[1],
             phases[2]
         ));
-        Ok(Carried { freeze, phases, images })
+        Ok(Carried { freeze, phases, images, pages: None })
     }
 
     /// From whole images on: they are copied and the process is restored there, or again here.
@@ -83,7 +80,7 @@ impl Cargo<'_> {
     }
 
     /// A dump that failed leaves the process as it was, if it is there.
-    async fn thaw(&self, ctx: &StepContext, from: &Site<'_>, error: StepError) -> StepError {
+    pub(super) async fn unfrozen(&self, ctx: &StepContext, from: &Site<'_>, error: StepError) -> StepError {
         match from.find(self.process.pid, &self.process.sum).await {
             Ok(found) if found.runs => {
                 ctx.log("it was not dumped: it runs on where it was");
@@ -124,45 +121,5 @@ impl Cargo<'_> {
         at.restore(&self.flags).await?;
         other.tidy().await?;
         at.tidy().await
-    }
-}
-
-/// The images, from memory to memory, through the runner. How many bytes they were.
-async fn copy(from: &Site<'_>, to: &Site<'_>) -> Result<ByteSize, StepError> {
-    let (mut near, far) = tokio::io::duplex(PIPE);
-    let mut far = Counted { inner: far, bytes: 0 };
-    let read = async {
-        let argv = ["tar", "-C", &from.folder, "--exclude=./busy", "--exclude=./dump", "--exclude=./restore", "-cf", "-", "."];
-        let streams = Streams { output: Some(&mut near), ..Streams::default() };
-        let finished = from.shell.stream(Invocation::new(argv), streams, &|_, _| {}).await?;
-        from.shell.succeeded("read the images", &finished)?;
-        near.shutdown().await.map_err(|error| StepError::transient("the images do not go through").cause(error))
-    };
-    let write = async {
-        let argv = ["tar", "-C", &to.folder, "-xf", "-"];
-        let streams = Streams { input: Some(&mut far), ..Streams::default() };
-        let finished = to.shell.stream(Invocation::new(argv), streams, &|_, _| {}).await?;
-        to.shell.succeeded("write the images", &finished)
-    };
-    tokio::try_join!(read, write)?;
-    Ok(ByteSize(far.bytes))
-}
-
-/// A stream that counts.
-struct Counted {
-    inner: DuplexStream,
-    bytes: u64,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = std::pin::Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.bytes += (buffer.filled().len() - before) as u64;
-        polled
     }
 }

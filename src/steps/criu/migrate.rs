@@ -7,8 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::address::Address;
 use super::carry::{Cargo, Carried};
-use super::preflight::{self, Process};
+use super::estimate::Estimate;
+use super::mode::{Mode, Pages};
+use super::named::{Named, criu, root};
+use super::preflight::{self, Needs, Process};
 use super::site::Site;
+use super::through;
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
 use crate::hosts::Shell;
@@ -25,6 +29,11 @@ use crate::units::{ByteSize, Span};
 ///
 /// The plan looks whether CRIU works with both kernels, whether the files that the process uses are the same at the target,
 /// its process numbers free, and room for it there.
+///
+/// With `mode: post-copy` only what is no memory is dumped and copied; the process runs at the target, and its memory follows,
+/// straight from host to host, what it asks for first. The freeze does not grow with the memory then. Until the last page
+/// is in, both hosts are needed: the source keeps the process frozen and whole. If it dies at the target meanwhile, the step
+/// fails and waits for a person: a rollback lets it go on at the source as it was when it left.
 ///
 /// It is never on both hosts. When the target cannot restore it, it runs again at the source from the same images, its
 /// connections with it, and the step fails as transient. After an interruption the step looks where it runs, or where its
@@ -45,6 +54,12 @@ pub struct CriuMigrate {
     /// The address that its clients use: it goes along.
     #[serde(default)]
     address: Option<Address>,
+    /// How its memory goes along: with it, or after it.
+    #[serde(default)]
+    mode: Mode,
+    /// Where the hosts reach each other, for `post-copy`.
+    #[serde(default)]
+    pages: Option<Pages>,
     /// A folder for images on both hosts, in memory; `/dev/shm` unless given.
     #[serde(default = "shm")]
     images: String,
@@ -59,26 +74,8 @@ pub struct CriuMigrate {
     run_as: String,
 }
 
-/// Which process: by its number, or by a file that holds it.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Named {
-    /// Its number at the source.
-    Pid(u32),
-    /// A file at the source that holds its number.
-    PidFile(String),
-}
-
 fn shm() -> String {
     "/dev/shm".to_owned()
-}
-
-fn criu() -> String {
-    "criu".to_owned()
-}
-
-fn root() -> String {
-    "root".to_owned()
 }
 
 /// What was there before.
@@ -86,6 +83,9 @@ fn root() -> String {
 pub struct Before {
     process: Process,
     warnings: Vec<String>,
+    /// What is expected of it.
+    #[serde(default)]
+    estimate: Option<Estimate>,
 }
 
 /// Where it runs, and what the way there cost.
@@ -98,7 +98,10 @@ pub struct Migrated {
     /// How long it did not run. Nothing when an interrupted attempt had begun it.
     #[serde(skip_serializing_if = "Option::is_none")]
     freeze: Option<Span>,
-    /// Of that, until it was dumped.
+    /// How long the plan expected that to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<Span>,
+    /// Of the freeze, until it was dumped.
     #[serde(skip_serializing_if = "Option::is_none")]
     dump: Option<Span>,
     /// Until its images were at the target.
@@ -107,9 +110,15 @@ pub struct Migrated {
     /// Until it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     restore: Option<Span>,
-    /// How large the images were.
+    /// How much went through ferry: the images.
     #[serde(skip_serializing_if = "Option::is_none")]
     images: Option<ByteSize>,
+    /// How much went straight from host to host: the memory that came after it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<ByteSize>,
+    /// How long that took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    follow: Option<Span>,
 }
 
 impl CriuMigrate {
@@ -120,7 +129,8 @@ impl CriuMigrate {
             let shell = Shell { host: ctx.hosts.get(name)?, run_as: Some(self.run_as.clone()), vault, cancel };
             let folder = format!("{}/ferry-{}", self.images.trim_end_matches('/'), &ctx.idempotence_key()[..12]);
             let guard = format!("ferry_{}", &ctx.idempotence_key()[..12]);
-            Ok::<_, StepError>(Site { shell, criu: &self.criu, folder, guard, is_target })
+            let at = self.pages.as_ref().map(|pages| (if is_target { pages.to } else { pages.from }, pages.port));
+            Ok::<_, StepError>(Site { shell, criu: &self.criu, folder, guard, is_target, at })
         };
         Ok((site(&self.from, false)?, site(&self.to, true)?))
     }
@@ -142,8 +152,8 @@ impl CriuMigrate {
         to: &Site<'_>,
     ) -> Result<Option<Carried>, StepError> {
         let Process { pid, sum, .. } = &before.process;
-        let (here, there) = tokio::try_join!(from.find(*pid, sum), to.find(*pid, sum))?;
         let cargo = self.cargo(before);
+        let (here, there) = tokio::try_join!(from.find(*pid, sum), to.find(*pid, sum))?;
         let carried = match (here.runs, there.runs) {
             (true, true) => {
                 return Err(StepError::needs_person(format!(
@@ -153,6 +163,7 @@ impl CriuMigrate {
                 ))
                 .help("find out which one clients talk to, and end the other"));
             }
+            (true, false) if self.mode == Mode::PostCopy => Some(cargo.lead(ctx, from, to).await?),
             (true, false) => Some(cargo.carry(ctx, from, to).await?),
             (false, true) => {
                 // An attempt that died has brought it here. Its guard goes with the images.
@@ -209,24 +220,21 @@ with:
 
     async fn inspect(&self, ctx: &StepContext) -> Result<Before, StepError> {
         let (from, to) = self.sites(ctx)?;
-        let pid = match &self.process {
-            Named::Pid(pid) => *pid,
-            Named::PidFile(path) => {
-                let said = from.shell.read(path).await?.unwrap_or_default();
-                said.trim().parse().map_err(|_| {
-                    StepError::permanent(format!("`{path}` on `{}` holds no process number", from.host()))
-                        .help("correct `pid_file`, or start the service")
-                })?
-            }
-        };
-        let (process, warnings) = preflight::look(&from, &to, pid, &self.images, self.address.is_some()).await?;
+        let pid = self.process.pid(&from.shell).await?;
+        self.mode.has_all(self.pages.as_ref())?;
+        let needs = Needs { images: &self.images, guard: self.address.is_some(), mode: self.mode };
+        let (process, warnings) = preflight::look(&from, &to, pid, &needs).await?;
         if let Some(address) = &self.address
             && (!address.is_at(&from.shell, false).await? || address.is_at(&to.shell, true).await?)
         {
             return Err(StepError::permanent(format!("`{}` is not at `{}` alone", address.ip, from.host()))
                 .help("correct `address`: it goes along with the process"));
         }
-        Ok(Before { process, warnings })
+        // Where there is little, the way hardly counts.
+        let is_much = process.memory.0 > 8 << 20;
+        let rate = if is_much { Some(through::sample(&*ctx.clock, &from, &to).await?) } else { None };
+        let estimate = Some(Estimate::new(self.mode, process.memory, rate));
+        Ok(Before { process, warnings, estimate })
     }
 
     fn preview(&self, before: &Before) -> Preview {
@@ -235,8 +243,10 @@ with:
         let with = self.address.as_ref().map(|address| format!(" with {} and its connections", address.ip)).unwrap_or_default();
         Preview {
             does: format!(
-                "freezes process {pid}{more} (`{command}`, {memory}) on `{}` and restores it on `{}`{with}",
-                self.from, self.to
+                "freezes process {pid}{more} (`{command}`, {memory}) on `{}` and restores it on `{}`{with}{}",
+                self.from,
+                self.to,
+                before.estimate.as_ref().map(|estimate| format!("; {}", estimate.says())).unwrap_or_default()
             ),
             undo: format!("brings it back to `{}` the same way", self.from),
             bytes: Some(memory.0),
@@ -247,21 +257,26 @@ with:
 
     async fn run(&self, ctx: &StepContext, before: &Before) -> Result<Migrated, StepError> {
         let (from, to) = self.sites(ctx)?;
+        self.cargo(before).settle(ctx, &from, &to, false).await?;
         let carried = self.bring(ctx, before, &from, &to).await?;
         let phase = |at: usize| carried.as_ref().map(|carried| carried.phases[at]);
         Ok(Migrated {
             host: self.to.clone(),
             pid: before.process.pid,
             freeze: carried.as_ref().map(|carried| carried.freeze),
+            expected: before.estimate.as_ref().filter(|_| carried.is_some()).map(|estimate| estimate.freeze),
             dump: phase(0),
             copy: phase(1),
             restore: phase(2),
             images: carried.as_ref().map(|carried| carried.images),
+            pages: carried.as_ref().and_then(|carried| carried.pages).map(|(pages, _)| pages),
+            follow: carried.as_ref().and_then(|carried| carried.pages).map(|(_, time)| time),
         })
     }
 
     async fn undo(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
         let (from, to) = self.sites(ctx)?;
+        self.cargo(before).settle(ctx, &from, &to, true).await?;
         let found = from.find(before.process.pid, &before.process.sum).await?;
         if found.runs {
             // It never left, or has come back.

@@ -4,15 +4,20 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::mode::Mode;
 use super::site::Site;
 use crate::error::StepError;
 use crate::units::ByteSize;
 
-/// `$1` criu, `$2` where images go.
+/// `$1` criu, `$2` where images go, `$3` the features that are asked for. Pipes longer than 3.2 MiB, which CRIU keeps pages in, are
+/// for those who may pass the limits, or below a limit that is higher. `/dev/shm` may be mounted so that no program there runs.
 const HOST: &str = r#"echo kernel $(uname -r); echo machine $(uname -m); echo version $("$1" --version 2>/dev/null | sed -n 's/^Version: //p')
 said=$("$1" check 2>&1) && echo check ok || echo check $(printf '%s' "$said" | grep -m1 Error || printf '%s' "$said" | tail -n 1)
 command -v nft >/dev/null && echo nft yes; command -v setsid >/dev/null && echo setsid yes
 free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo); echo memory $((free * 1024))
+for f in $3; do if "$1" check --feature "$f" >/dev/null 2>&1; then echo "has-$f" yes; fi; done; command -v perl >/dev/null && echo perl yes
+caps=$(sed -n 's/^CapEff:[^0-9a-f]*//p' /proc/self/status); if [ $(( (0x$caps >> 24) & 1 )) = 1 ] || [ "$(cat /proc/sys/fs/pipe-max-size)" -ge 3354624 ]; then echo pipes yes; fi
+m=$(df -P "$2" 2>/dev/null | awk 'END { print $NF }'); case ",$(awk -v m="$m" '$2 == m { o = $4 } END { print o }' /proc/mounts)," in *,noexec,*) ;; *) echo exec yes;; esac
 mkdir -p "$2" && echo room $(( $(df -Pk "$2" | tail -n 1 | awk '{ print $4 }') * 1024 ))"#;
 
 /// `$1` the process. Its tree, its memory, and the files that it uses with their sizes.
@@ -46,14 +51,26 @@ pub struct Process {
 
 /// A host for which all is well, and what is worth knowing of it.
 struct Fit {
+    version: String,
     kernel: String,
     machine: String,
     memory: u64,
     room: u64,
 }
 
-async fn host(site: &Site<'_>, images: &str, needs_guard: bool) -> Result<Fit, StepError> {
-    let facts = site.facts("look at the host", HOST, &[site.criu, images]).await?;
+/// What is asked of both hosts.
+pub(super) struct Needs<'a> {
+    /// Where images go.
+    pub images: &'a str,
+    /// Whether an address goes along.
+    pub guard: bool,
+    pub mode: Mode,
+}
+
+async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result<Fit, StepError> {
+    let Needs { images, mode, .. } = *needs;
+    let features: Vec<&str> = mode.features().iter().map(|(name, _)| *name).collect();
+    let facts = site.facts("look at the host", HOST, &[site.criu, images, &features.join(" ")]).await?;
     let fact = |name: &str| facts.get(name).map_or("", String::as_str);
     let no = |what: String, help: &str| Err(StepError::permanent(format!("host `{}` {what}", site.host())).help(help.to_owned()));
     if fact("version").is_empty() {
@@ -63,7 +80,7 @@ async fn host(site: &Site<'_>, images: &str, needs_guard: bool) -> Result<Fit, S
         let what = format!("has CRIU {}, which does not work with its kernel: {}", fact("version"), fact("check"));
         return no(what, "run `criu check` there as root; newer kernels need a newer CRIU");
     }
-    if needs_guard && fact("nft").is_empty() {
+    if needs.guard && fact("nft").is_empty() {
         return no(
             "has no `nft`".to_owned(),
             "install it (Debian: `nftables`): connections are held by it while nobody can answer",
@@ -72,9 +89,30 @@ async fn host(site: &Site<'_>, images: &str, needs_guard: bool) -> Result<Fit, S
     if fact("setsid").is_empty() {
         return no("has no `setsid`".to_owned(), "install it (Debian: `util-linux`)");
     }
+    for (feature, what) in mode.features() {
+        if fact(&format!("has-{feature}")).is_empty() {
+            let what = format!("cannot do `{}`: its kernel has no {what}", mode.name());
+            return no(what, "take another mode, or a kernel that `criu check --feature` is content with");
+        }
+    }
+    if matches!(mode, Mode::PreCopy | Mode::Hybrid) {
+        return no(format!("could do `{}`, but ferry cannot yet", mode.name()), "take `checkpoint` or `post-copy`");
+    }
+    if mode == Mode::PostCopy {
+        for (name, what, help) in [
+            ("perl", "has no `perl`", "install it: it watches over the memory while it is on its way"),
+            ("pipes", "lets CRIU have no pipes as long as it needs them", "run `sysctl -w fs.pipe-max-size=4194304` there"),
+            ("exec", &format!("runs no programs that lie in `{images}`"), "take another folder for `images`, in memory too"),
+        ] {
+            if fact(name).is_empty() {
+                return no(what.to_owned(), help);
+            }
+        }
+    }
     let number = |name: &str| fact(name).parse().unwrap_or(0);
     let (kernel, machine) = (fact("kernel").to_owned(), fact("machine").to_owned());
-    Ok(Fit { kernel, machine, memory: number("memory"), room: number("room") })
+    let version = fact("version").to_owned();
+    Ok(Fit { version, kernel, machine, memory: number("memory"), room: number("room") })
 }
 
 /// Looks at both hosts and the process, and gives warnings with it.
@@ -82,10 +120,9 @@ pub(super) async fn look(
     from: &Site<'_>,
     to: &Site<'_>,
     pid: u32,
-    images: &str,
-    needs_guard: bool,
+    needs: &Needs<'_>,
 ) -> Result<(Process, Vec<String>), StepError> {
-    let (here, there) = tokio::try_join!(host(from, images, needs_guard), host(to, images, needs_guard))?;
+    let (here, there) = tokio::try_join!(host(from, needs), host(to, needs))?;
     let finished = from.shell.try_script(PROCESS, &[&pid.to_string()], None).await?;
     if finished.code == Some(4) {
         return Err(StepError::permanent(format!("there is no process {pid} on `{}`", from.host()))
@@ -113,6 +150,16 @@ pub(super) async fn look(
         ))
         .help("take a target of the same machine type"));
     }
+    if needs.mode == Mode::PostCopy && !speak_alike(&here.version, &there.version) {
+        return Err(StepError::permanent(format!(
+            "CRIU {} on `{}` and {} on `{}` do not send pages to each other",
+            here.version,
+            from.host(),
+            there.version,
+            to.host()
+        ))
+        .help("install the same CRIU on both, 4.2 or newer, or take `mode: checkpoint`"));
+    }
     let files: String = said.lines().filter_map(|line| line.strip_prefix("file ")).flat_map(|line| [line, "\n"]).collect();
     let numbers: Vec<String> = process.pids.iter().map(u32::to_string).collect();
     let found = to.shell.try_script(FILES, &[&numbers.join(" ")], Some(crate::secret::Text::new(files))).await?;
@@ -128,13 +175,20 @@ pub(super) async fn look(
     }
     for (site, fit, images_only) in [(from, &here, true), (to, &there, false)] {
         // Where images lie in memory, image and process are there side by side for a moment.
-        let needed = if images_only { memory } else { memory * 2 };
-        if fit.room < memory || fit.memory < needed {
+        // Where it follows, the frozen one is its own image.
+        let (image, needed) = match (needs.mode, images_only) {
+            (Mode::PostCopy, true) => (0, 0),
+            (Mode::PostCopy, false) => (0, memory),
+            (_, true) => (memory, memory),
+            (_, false) => (memory, memory * 2),
+        };
+        if fit.room < image || fit.memory < needed {
             return Err(StepError::needs_person(format!(
-                "`{}` has no room for {}: {} free in `{images}`, {} of memory",
+                "`{}` has no room for {}: {} free in `{}`, {} of memory",
                 site.host(),
                 process.memory,
                 ByteSize(fit.room),
+                needs.images,
                 ByteSize(fit.memory)
             ))
             .help("make room there, or take another folder for `images`"));
@@ -145,4 +199,13 @@ pub(super) async fn look(
         warnings.push(format!("the kernels differ: {} here, {} there", here.kernel, there.kernel));
     }
     Ok((process, warnings))
+}
+
+/// Whether two versions of CRIU speak the same to each other about pages: with 4.2 it became another language.
+fn speak_alike(here: &str, there: &str) -> bool {
+    let is_new = |version: &str| {
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (4, 2)
+    };
+    is_new(here) && is_new(there)
 }
