@@ -63,7 +63,9 @@ const CASES: &[(&str, &str, bool)] = &[
 /// Types that need hosts of their own: that their plan changes nothing is asked where they have them.
 const IN_THE_LAB: &[&str] = &[
     "address.move",         // criu.rs
+    "criu.checkpoint",      // criu/stored.rs
     "criu.migrate",         // criu.rs
+    "criu.restore",         // criu/stored.rs
     "postgres.base_backup", // postgres_bucket.rs
     "postgres.catch_up",    // postgres_replica.rs
     "postgres.cutover",     // postgres_migration.rs

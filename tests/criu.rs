@@ -6,6 +6,8 @@ mod bench;
 mod lab;
 #[path = "criu/lazy.rs"]
 mod lazy;
+#[path = "criu/stored.rs"]
+mod stored;
 
 use bench::Bench;
 use lab::counter::{self, Asker};

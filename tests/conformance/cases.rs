@@ -354,6 +354,20 @@ fn all() -> Vec<Case> {
             End::Failed,
         ),
         case(
+            "images of a process that is not there",
+            "criu.checkpoint",
+            |_| json!({ "host": "local", "process": { "pid_file": "/nowhere/service.pid" }, "images": "/nowhere/images" }),
+            nothing,
+            End::Failed,
+        ),
+        case(
+            "images that are not there",
+            "criu.restore",
+            |_| json!({ "host": "local", "images": "/nowhere/images" }),
+            nothing,
+            End::Failed,
+        ),
+        case(
             "process that is not there",
             "criu.migrate",
             |_| json!({ "from": "local", "to": "local", "process": { "pid_file": "/nowhere/service.pid" } }),

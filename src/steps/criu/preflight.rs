@@ -17,8 +17,8 @@ command -v nft >/dev/null && echo nft yes; command -v setsid >/dev/null && echo 
 free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo); echo memory $((free * 1024))
 for f in $3; do if "$1" check --feature "$f" >/dev/null 2>&1; then echo "has-$f" yes; fi; done; command -v perl >/dev/null && echo perl yes
 caps=$(sed -n 's/^CapEff:[^0-9a-f]*//p' /proc/self/status); if [ $(( (0x$caps >> 24) & 1 )) = 1 ] || [ "$(cat /proc/sys/fs/pipe-max-size)" -ge 3354624 ]; then echo pipes yes; fi
-m=$(df -P "$2" 2>/dev/null | awk 'END { print $NF }'); case ",$(awk -v m="$m" '$2 == m { o = $4 } END { print o }' /proc/mounts)," in *,noexec,*) ;; *) echo exec yes;; esac
-mkdir -p "$2" && echo room $(( $(df -Pk "$2" | tail -n 1 | awk '{ print $4 }') * 1024 ))"#;
+d=$2; until [ -d "$d" ]; do d=${d%/*}; d=${d:-/}; done; m=$(df -P "$d" | awk 'END { print $NF }'); case ",$(awk -v m="$m" '$2 == m { o = $4 } END { print o }' /proc/mounts)," in *,noexec,*) ;; *) echo exec yes;; esac
+echo room $(( $(df -Pk "$d" | tail -n 1 | awk '{ print $4 }') * 1024 ))"#;
 
 /// `$1` the process. Its tree, its memory, and the files that it uses with their sizes.
 const PROCESS: &str = r#"[ -d "/proc/$1" ] || exit 4; all=$1; next=$1
@@ -50,12 +50,12 @@ pub struct Process {
 }
 
 /// A host for which all is well, and what is worth knowing of it.
-struct Fit {
+pub(super) struct Fit {
     version: String,
     kernel: String,
     machine: String,
-    memory: u64,
-    room: u64,
+    pub memory: u64,
+    pub room: u64,
 }
 
 /// What is asked of both hosts.
@@ -67,7 +67,7 @@ pub(super) struct Needs<'a> {
     pub mode: Mode,
 }
 
-async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result<Fit, StepError> {
+pub(super) async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result<Fit, StepError> {
     let Needs { images, mode, .. } = *needs;
     let features: Vec<&str> = mode.features().iter().map(|(name, _)| *name).collect();
     let facts = site.facts("look at the host", HOST, &[site.criu, images, &features.join(" ")]).await?;
@@ -115,20 +115,14 @@ async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result<Fit, StepError> {
     Ok(Fit { version, kernel, machine, memory: number("memory"), room: number("room") })
 }
 
-/// Looks at both hosts and the process, and gives warnings with it.
-pub(super) async fn look(
-    from: &Site<'_>,
-    to: &Site<'_>,
-    pid: u32,
-    needs: &Needs<'_>,
-) -> Result<(Process, Vec<String>), StepError> {
-    let (here, there) = tokio::try_join!(host(from, needs), host(to, needs))?;
-    let finished = from.shell.try_script(PROCESS, &[&pid.to_string()], None).await?;
+/// The process as it is, and the files that it uses with their sizes, a line each.
+pub(super) async fn process(at: &Site<'_>, pid: u32) -> Result<(Process, String), StepError> {
+    let finished = at.shell.try_script(PROCESS, &[&pid.to_string()], None).await?;
     if finished.code == Some(4) {
-        return Err(StepError::permanent(format!("there is no process {pid} on `{}`", from.host()))
+        return Err(StepError::permanent(format!("there is no process {pid} on `{}`", at.host()))
             .help("correct `process`; a file with its number may be old"));
     }
-    from.shell.succeeded("look at the process", &finished)?;
+    at.shell.succeeded("look at the process", &finished)?;
     let said = String::from_utf8_lossy(&finished.stdout).into_owned();
     let fact = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_default();
     let pids: BTreeSet<u32> = fact("pids").split_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -140,6 +134,36 @@ pub(super) async fn look(
         pids: pids.into_iter().collect(),
         memory: ByteSize(memory),
     };
+    let files: String = said.lines().filter_map(|line| line.strip_prefix("file ")).flat_map(|line| [line, "\n"]).collect();
+    Ok((process, files))
+}
+
+/// Whether a host has those files, and the numbers of the process free.
+pub(super) async fn can_take(to: &Site<'_>, process: &Process, files: String) -> Result<(), StepError> {
+    let numbers: Vec<String> = process.pids.iter().map(u32::to_string).collect();
+    let found = to.shell.try_script(FILES, &[&numbers.join(" ")], Some(crate::secret::Text::new(files))).await?;
+    to.shell.succeeded("look for the files of the process", &found)?;
+    let wrong = String::from_utf8_lossy(&found.stdout).into_owned();
+    if !wrong.is_empty() {
+        let first: Vec<&str> = wrong.lines().take(3).collect();
+        let more = wrong.lines().count().saturating_sub(first.len());
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        return Err(StepError::permanent(format!("`{}` cannot take the process: {}{more}", to.host(), first.join(", "))).help(
+            "the same programs and files have to be there, and the process numbers free: copy them first (`object.sync`)",
+        ));
+    }
+    Ok(())
+}
+
+/// Looks at both hosts and the process, and gives warnings with it.
+pub(super) async fn look(
+    from: &Site<'_>,
+    to: &Site<'_>,
+    pid: u32,
+    needs: &Needs<'_>,
+) -> Result<(Process, Vec<String>), StepError> {
+    let (here, there) = tokio::try_join!(host(from, needs), host(to, needs))?;
+    let (process, files) = process(from, pid).await?;
     if here.machine != there.machine {
         return Err(StepError::permanent(format!(
             "`{}` is a {} and `{}` a {}: memory cannot go from one to the other",
@@ -160,19 +184,8 @@ pub(super) async fn look(
         ))
         .help("install the same CRIU on both, 4.2 or newer, or take `mode: checkpoint`"));
     }
-    let files: String = said.lines().filter_map(|line| line.strip_prefix("file ")).flat_map(|line| [line, "\n"]).collect();
-    let numbers: Vec<String> = process.pids.iter().map(u32::to_string).collect();
-    let found = to.shell.try_script(FILES, &[&numbers.join(" ")], Some(crate::secret::Text::new(files))).await?;
-    to.shell.succeeded("look for the files of the process", &found)?;
-    let wrong = String::from_utf8_lossy(&found.stdout).into_owned();
-    if !wrong.is_empty() {
-        let first: Vec<&str> = wrong.lines().take(3).collect();
-        let more = wrong.lines().count().saturating_sub(first.len());
-        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        return Err(StepError::permanent(format!("`{}` cannot take the process: {}{more}", to.host(), first.join(", "))).help(
-            "the same programs and files have to be there, and the process numbers free: copy them first (`object.sync`)",
-        ));
-    }
+    can_take(to, &process, files).await?;
+    let memory = process.memory.0;
     for (site, fit, images_only) in [(from, &here, true), (to, &there, false)] {
         // Where images lie in memory, image and process are there side by side for a moment.
         // Where it follows, the frozen one is its own image.
