@@ -52,8 +52,9 @@ sweep: tools kills ## the long crash sweep: kill -9 at SWEEP random moments, res
 	FERRY_KILLS=40 cargo nextest run --locked --no-capture --test postgres_migration --test postgres_weather --test postgres_through_a_bucket killed
 	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test postgres_kills
 
-trials: tools ## PostgreSQL there and back ten times, near and far; prints the pauses
+trials: tools ## PostgreSQL there and back ten times, near and far, and a process in every mode; prints the pauses
 	FERRY_TRIALS=10 cargo nextest run --locked --no-capture --test postgres_trials
+	FERRY_TRIALS=3 cargo nextest run --locked --no-capture --test criu gap
 
 bench: ## the frame's figures in docs/performance.md
 	cargo bench --locked --bench frame

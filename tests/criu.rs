@@ -3,6 +3,8 @@
 #[allow(dead_code, reason = "it is shared with the tests of the command line")]
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "criu/gaps.rs"]
+mod gaps;
 mod lab;
 #[path = "criu/lazy.rs"]
 mod lazy;

@@ -8,15 +8,11 @@ use super::lab::link::Weather;
 use super::lab::{Lab, Machine, until};
 use super::{MOVE, has_address, left, scripted};
 
-const LAZY: &str = "      mode: post-copy\n      pages: { from: 10.77.0.10, to: 10.77.0.20 }\n";
+pub const LAZY: &str = "      mode: post-copy\n      pages: { from: 10.77.0.10, to: 10.77.0.20 }\n";
 
 /// Memory that takes a while to follow, for its way is narrow.
-const NARROW: Weather = Weather {
-    delay: std::time::Duration::ZERO,
-    rate: Some(60_000_000),
-    loss: 0.0,
-    queue: std::time::Duration::from_millis(200),
-};
+const NARROW: Weather =
+    Weather { delay: std::time::Duration::ZERO, rate: Some(60_000_000), loss: 0.0, queue: std::time::Duration::from_millis(200) };
 
 fn pipeline(lab: &Lab, more: &str) -> String {
     counter::long_pipes();
@@ -79,7 +75,9 @@ fn what_keeps_memory_from_following_is_said_before_anything_is_frozen() {
         assert!(said.contains(&format!("`{mode}`")) && said.contains(reason), "{said}");
     }
     // Somebody else's rules are between the hosts.
-    alpha.says("nft 'table inet wall { chain in { type filter hook input priority 0; tcp dport 27500 reject with tcp reset; }; }'");
+    alpha.says(
+        "nft 'table inet wall { chain in { type filter hook input priority 0; tcp dport 27500 reject with tcp reset; }; }'",
+    );
     bench.write("move.yaml", &pipeline(&lab, ""));
     let asker = Asker::start();
     let ran = bench.run(&["run", "move.yaml", "--yes"]).exits(1);

@@ -71,7 +71,11 @@ fn a_runner_that_is_killed_leaves_a_process_or_its_images() {
             let alpha = lab.host("alpha");
             counter::start(alpha, 4);
             let held = "touch /srv/reached; while [ ! -e /srv/go ]; do sleep 0.01; done";
-            let script = if when == "before" { format!("{held}; exec criu \"$@\"") } else { format!("criu \"$@\"; code=$?; {held}; exit $code") };
+            let script = if when == "before" {
+                format!("{held}; exec criu \"$@\"")
+            } else {
+                format!("criu \"$@\"; code=$?; {held}; exit $code")
+            };
             let script = format!("#!/bin/sh\ncase $1 in dump) {script};; esac\nexec criu \"$@\"\n");
             std::fs::write(alpha.path("/srv/criu"), script).expect("written");
             alpha.says("chmod 755 /srv/criu");

@@ -17,10 +17,10 @@ pub const PORT: u16 = 7000;
 pub const PID_FILE: &str = "/run/counter.pid";
 
 /// A daemon: a session of its own, no descriptor of whoever started it, a number that is free elsewhere. Arguments: address,
-/// port, MB of memory that no page of is like another. Each question reads a page and writes to it, and is not answered by a
+/// port, MB of memory that no page of is like another, and how many MB of it a thread writes to in a second. Each question reads a page and writes to it, and is not answered by a
 /// number when the page is another.
 const SERVICE: &str = r"
-import os, socket, struct, sys
+import os, socket, struct, sys, threading, time
 open('/proc/sys/kernel/ns_last_pid', 'w').write('5000')
 if os.fork(): os._exit(0)
 os.setsid(); os.closerange(0, 1024)
@@ -31,6 +31,12 @@ for p in range(0, pages, 256): memory[p * 4096:(p + 256) * 4096] = os.urandom(1 
 for p in range(pages): struct.pack_into('<Q', memory, p * 4096, p)
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(5)
+def dirty(rate):
+    at = 0
+    while True:
+        for _ in range(rate * 256 // 100): at = (at + 1) % pages; memory[at * 4096 + 100] = at & 255
+        time.sleep(0.01)
+if len(sys.argv) > 4: threading.Thread(target=dirty, args=(int(sys.argv[4]),), daemon=True).start()
 with open('/run/counter.pid', 'w') as f: f.write(str(os.getpid()))
 count = 0
 while True:
@@ -45,12 +51,17 @@ while True:
 
 /// Starts the service on a host, with its address.
 pub fn start(host: &Machine, megabytes: u32) {
+    start_busy(host, megabytes, "");
+}
+
+/// The same; `dirties` is how many MB of its memory it writes to in a second.
+pub fn start_busy(host: &Machine, megabytes: u32, dirties: &str) {
     assert!(
         std::path::Path::new("/usr/local/sbin/criu").exists() || std::path::Path::new("/usr/sbin/criu").exists(),
         "criu is missing: run scripts/install-parts.sh criu"
     );
     std::fs::write(host.path("/srv/counter.py"), SERVICE).expect("written");
-    host.says(&format!("ip addr add {ADDRESS}/32 dev eth0; python3 /srv/counter.py {ADDRESS} {PORT} {megabytes}"));
+    host.says(&format!("ip addr add {ADDRESS}/32 dev eth0; python3 /srv/counter.py {ADDRESS} {PORT} {megabytes} {dirties}"));
     until("the service has started", || host.path(PID_FILE).exists().then_some(()));
 }
 

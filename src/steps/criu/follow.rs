@@ -154,7 +154,8 @@ impl Cargo<'_> {
     fn lost(&self, from: &Site<'_>, to: &Site<'_>, found: &Found, sent: ByteSize) -> StepError {
         let (here, there, pid) = (from.host(), to.host(), self.process.pid);
         let how = if found.runs { "runs" } else { "ended" };
-        let what = if found.runs { ", and nobody knows whether all of its memory came" } else { " before all of its memory was there" };
+        let what =
+            if found.runs { ", and nobody knows whether all of its memory came" } else { " before all of its memory was there" };
         StepError::needs_person(format!("process {pid} {how} on `{there}`{what} ({sent} had left `{here}`)")).help(format!(
             "it is frozen on `{here}` as it was when it left: when it is ended on `{there}`, `ferry rollback` lets it go on; what \
              it did on `{there}` is lost then, and its connections with it"
