@@ -10,6 +10,8 @@ mod lab;
 mod lazy;
 #[path = "criu/stored.rs"]
 mod stored;
+#[path = "criu/sweep.rs"]
+mod sweep;
 
 use bench::Bench;
 use lab::counter::{self, Asker};
