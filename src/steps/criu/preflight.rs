@@ -99,10 +99,11 @@ pub(super) async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result<Fit, Step
         return no(format!("could do `{}`, but ferry cannot yet", mode.name()), "take `checkpoint` or `post-copy`");
     }
     if mode == Mode::PostCopy {
+        let no_programs = format!("runs no programs that lie in `{images}`");
         for (name, what, help) in [
             ("perl", "has no `perl`", "install it: it watches over the memory while it is on its way"),
             ("pipes", "lets CRIU have no pipes as long as it needs them", "run `sysctl -w fs.pipe-max-size=4194304` there"),
-            ("exec", &format!("runs no programs that lie in `{images}`"), "take another folder for `images`, in memory too"),
+            ("exec", no_programs.as_str(), "take another folder for `images`, in memory too"),
         ] {
             if fact(name).is_empty() {
                 return no(what.to_owned(), help);
