@@ -1,14 +1,14 @@
 #!/bin/sh
 # Installs the servers that the tests and the demo run against: rclone (S3, WebDAV), azurite (Azure Blob), OpenSSH
 # (SFTP), Garage (S3; built from source once, which takes two cores some six minutes), and what the lab of test hosts
-# needs, PostgreSQL, PgBouncer and HAProxy among it, and a CRIU that works on this machine's kernel. Does nothing that is done already. With a name or names: only those
-# (`rclone`, `azurite`, `sshd`, `garage`, `lab`, `criu`), and what is never installed unasked: `s3sync`, `s5cmd` and `boto3`,
+# needs, PostgreSQL, PgBouncer and HAProxy among it, a CRIU that works on this machine's kernel, and Podman. Does nothing that is done already. With a name or names: only those
+# (`rclone`, `azurite`, `sshd`, `garage`, `lab`, `criu`, `podman`), and what is never installed unasked: `s3sync`, `s5cmd` and `boto3`,
 # which `make bench-objects` measures, and `pgbackrest`.
 set -eu
 
 parts="${FERRY_PARTS:-${XDG_CACHE_HOME:-$HOME/.cache}/ferry/parts}"
 mkdir -p "$parts"
-wanted="${*:-rclone azurite sshd garage lab criu}"
+wanted="${*:-rclone azurite sshd garage lab criu podman}"
 
 say() { printf '%s\n' "install-parts: $*" >&2; }
 
@@ -146,6 +146,18 @@ is_new_criu() {
         awk '/^Version:/ { split($2, v, "."); new = v[1] > 4 || v[1] == 4 && v[2] >= 2 } END { exit !new }'
 }
 
+# Containers. Debian's crun is built without CRIU: runc is what can checkpoint them.
+install_podman() {
+    packages=""
+    has podman || packages="$packages podman"
+    has runc || packages="$packages runc"
+    if [ -z "$packages" ]; then return; fi
+    say "containers, from the packages$packages"
+    as_root apt-get update -qq >/dev/null
+    # shellcheck disable=SC2086 # a list of words
+    as_root sh -c "$QUIETLY" quietly $packages
+}
+
 # Backups of PostgreSQL, to measure against.
 install_pgbackrest() {
     if has pgbackrest; then return; fi
@@ -165,6 +177,7 @@ for part in $wanted; do
         azurite) install_azurite || failed="$failed $part" ;;
         sshd) install_sshd || failed="$failed $part" ;;
         criu) install_criu || failed="$failed $part" ;;
+        podman) install_podman || failed="$failed $part" ;;
         lab) install_lab || failed="$failed $part" ;;
         pgbackrest) install_pgbackrest || failed="$failed $part" ;;
         s5cmd) install_python s5cmd "$(runs s5cmd)" || failed="$failed $part" ;;

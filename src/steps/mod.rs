@@ -7,6 +7,7 @@ mod address;
 mod approval;
 mod assert;
 mod command;
+mod container;
 mod context;
 mod criu;
 mod file;
@@ -109,6 +110,9 @@ pub fn builtin() -> Registry {
         .with::<approval::Approval>()
         .with::<assert::Assert>()
         .with::<command::Command>()
+        .with::<container::ContainerCheckpoint>()
+        .with::<container::ContainerMigrate>()
+        .with::<container::ContainerRestore>()
         .with::<criu::CriuCheckpoint>()
         .with::<criu::CriuMigrate>()
         .with::<criu::CriuRestore>()

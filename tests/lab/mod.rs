@@ -5,6 +5,7 @@
 //! it, however that ends; namespaces, links and mounts go with their last process. Needs root.
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
+pub mod container;
 pub mod counter;
 pub mod ledger;
 pub mod link;
@@ -54,6 +55,7 @@ if [ -d /etc/sudoers.d ]; then mount --bind "$H/sudoers.d" /etc/sudoers.d; fi
 mount -t tmpfs tmpfs /run; mkdir -p /run/sshd /run/lock
 # What a killed server leaves there.
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+if command -v podman >/dev/null; then mkdir -p /var/lib/containers; mount -t tmpfs tmpfs /var/lib/containers; fi
 mkdir -p /var/lib/postgresql
 if id postgres >/dev/null 2>&1; then
   for d in /var/lib/postgresql /etc/postgresql /var/log/postgresql /etc/pgbouncer /etc/haproxy; do

@@ -26,7 +26,8 @@ pub(super) struct Carried {
     pub pages: Option<(ByteSize, Span)>,
 }
 
-pub(super) fn span(time: Duration) -> Span {
+/// To the millisecond.
+pub(in crate::steps) fn span(time: Duration) -> Span {
     Span(Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
 }
 

@@ -1,18 +1,18 @@
 //! Processes that move with their memory, their open files and their connections.
 
-mod carry;
+pub(in crate::steps) mod carry;
 mod checkpoint;
 mod estimate;
 mod follow;
 mod lazy;
 mod migrate;
-mod mode;
+pub(in crate::steps) mod mode;
 mod named;
-mod preflight;
+pub(in crate::steps) mod preflight;
 mod restore;
-mod site;
+pub(in crate::steps) mod site;
 mod stored;
-mod through;
+pub(in crate::steps) mod through;
 
 pub use checkpoint::CriuCheckpoint;
 pub use migrate::CriuMigrate;

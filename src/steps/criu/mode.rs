@@ -10,7 +10,7 @@ use crate::error::StepError;
 /// How the memory of a process goes along.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Mode {
+pub(in crate::steps) enum Mode {
     /// With it: the freeze is as long as the memory is large.
     #[default]
     Checkpoint,

@@ -50,7 +50,7 @@ pub struct Process {
 }
 
 /// A host for which all is well, and what is worth knowing of it.
-pub(super) struct Fit {
+pub(in crate::steps) struct Fit {
     version: String,
     kernel: String,
     machine: String,
@@ -59,7 +59,7 @@ pub(super) struct Fit {
 }
 
 /// What is asked of both hosts.
-pub(super) struct Needs<'a> {
+pub(in crate::steps) struct Needs<'a> {
     /// Where images go.
     pub images: &'a str,
     /// Whether an address goes along.
@@ -67,7 +67,8 @@ pub(super) struct Needs<'a> {
     pub mode: Mode,
 }
 
-pub(super) async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result<Fit, StepError> {
+/// Looks at a host, and says why it is not fit.
+pub(in crate::steps) async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result<Fit, StepError> {
     let Needs { images, mode, .. } = *needs;
     let features: Vec<&str> = mode.features().iter().map(|(name, _)| *name).collect();
     let facts = site.facts("look at the host", HOST, &[site.criu, images, &features.join(" ")]).await?;
@@ -165,16 +166,7 @@ pub(super) async fn look(
 ) -> Result<(Process, Vec<String>), StepError> {
     let (here, there) = tokio::try_join!(host(from, needs), host(to, needs))?;
     let (process, files) = process(from, pid).await?;
-    if here.machine != there.machine {
-        return Err(StepError::permanent(format!(
-            "`{}` is a {} and `{}` a {}: memory cannot go from one to the other",
-            from.host(),
-            here.machine,
-            to.host(),
-            there.machine
-        ))
-        .help("take a target of the same machine type"));
-    }
+    let warnings = alike([from, to], [&here, &there])?;
     if needs.mode == Mode::PostCopy && !speak_alike(&here.version, &there.version) {
         return Err(StepError::permanent(format!(
             "CRIU {} on `{}` and {} on `{}` do not send pages to each other",
@@ -186,8 +178,38 @@ pub(super) async fn look(
         .help("install the same CRIU on both, 4.2 or newer, or take `mode: checkpoint`"));
     }
     can_take(to, &process, files).await?;
-    let memory = process.memory.0;
-    for (site, fit, images_only) in [(from, &here, true), (to, &there, false)] {
+    has_room([from, to], [&here, &there], process.memory, needs)?;
+    Ok((process, warnings))
+}
+
+/// Whether what runs on one can run on the other; warnings about what differs.
+pub(in crate::steps) fn alike([from, to]: [&Site<'_>; 2], [here, there]: [&Fit; 2]) -> Result<Vec<String>, StepError> {
+    if here.machine != there.machine {
+        return Err(StepError::permanent(format!(
+            "`{}` is a {} and `{}` a {}: memory cannot go from one to the other",
+            from.host(),
+            here.machine,
+            to.host(),
+            there.machine
+        ))
+        .help("take a target of the same machine type"));
+    }
+    let mut warnings = Vec::new();
+    if here.kernel != there.kernel {
+        warnings.push(format!("the kernels differ: {} here, {} there", here.kernel, there.kernel));
+    }
+    Ok(warnings)
+}
+
+/// Whether both have room for images of so much memory.
+pub(in crate::steps) fn has_room(
+    [from, to]: [&Site<'_>; 2],
+    [here, there]: [&Fit; 2],
+    size: ByteSize,
+    needs: &Needs<'_>,
+) -> Result<(), StepError> {
+    let memory = size.0;
+    for (site, fit, images_only) in [(from, here, true), (to, there, false)] {
         // Where images lie in memory, image and process are there side by side for a moment.
         // Where it follows, the frozen one is its own image.
         let (image, needed) = match (needs.mode, images_only) {
@@ -198,9 +220,8 @@ pub(super) async fn look(
         };
         if fit.room < image || fit.memory < needed {
             return Err(StepError::needs_person(format!(
-                "`{}` has no room for {}: {} free in `{}`, {} of memory",
+                "`{}` has no room for {size}: {} free in `{}`, {} of memory",
                 site.host(),
-                process.memory,
                 ByteSize(fit.room),
                 needs.images,
                 ByteSize(fit.memory)
@@ -208,11 +229,7 @@ pub(super) async fn look(
             .help("make room there, or take another folder for `images`"));
         }
     }
-    let mut warnings = Vec::new();
-    if here.kernel != there.kernel {
-        warnings.push(format!("the kernels differ: {} here, {} there", here.kernel, there.kernel));
-    }
-    Ok((process, warnings))
+    Ok(())
 }
 
 /// Whether two versions of CRIU speak the same to each other about pages: with 4.2 it became another language.

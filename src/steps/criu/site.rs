@@ -12,7 +12,7 @@ use crate::error::StepError;
 use crate::hosts::Shell;
 
 /// One of the two hosts.
-pub(super) struct Site<'a> {
+pub(in crate::steps) struct Site<'a> {
     pub shell: Shell,
     /// The program.
     pub criu: &'a str,
@@ -48,7 +48,7 @@ pub(super) struct Found {
 
 /// `$1` criu, `$2` the folder of images, `$3` a name for how it ended, then what CRIU is told. Says nothing; ends as CRIU
 /// ended. Its own descriptors are not what a process inherits.
-pub(super) const DETACHED: &str = r#"criu=$1 d=$2 name=$3; shift 3; rm -f "$d/$name"
+pub(in crate::steps) const DETACHED: &str = r#"criu=$1 d=$2 name=$3; shift 3; rm -f "$d/$name"
 setsid sh -c 'd=$1 name=$2; shift 2; echo $$ >"$d/busy"; "$@" >/dev/null 2>>"$d/said"; echo $? >"$d/$name.new"; mv "$d/$name.new" "$d/$name"; rm -f "$d/busy"' \
   criu "$d" "$name" "$criu" "$@" </dev/null >/dev/null 2>&1 & wait $!; code=$(cat "$d/$name" 2>/dev/null) || exit 9; exit "$code""#;
 
@@ -77,7 +77,7 @@ fn tidy_up() -> String {
 }
 
 impl Site<'_> {
-    pub(super) fn host(&self) -> &str {
+    pub(in crate::steps) fn host(&self) -> &str {
         self.shell.host()
     }
 
@@ -107,13 +107,13 @@ impl Site<'_> {
     }
 
     /// An empty folder for images. What attempts that died have left goes.
-    pub(super) async fn make_folder(&self) -> Result<(), StepError> {
+    pub(in crate::steps) async fn make_folder(&self) -> Result<(), StepError> {
         let script = format!("{}\nmkdir -p -m 700 -- \"$1\"", tidy_up());
         self.shell.script("make a folder for images", &script, &[&self.folder, &self.guard]).await.map(drop)
     }
 
     /// The images go, the guard, and what CRIU has left of its lock on the connections.
-    pub(super) async fn tidy(&self) -> Result<(), StepError> {
+    pub(in crate::steps) async fn tidy(&self) -> Result<(), StepError> {
         self.shell.script("remove the images", &tidy_up(), &[&self.folder, &self.guard]).await.map(drop)
     }
 
@@ -160,7 +160,7 @@ impl Site<'_> {
     }
 
     /// Facts as `name value` lines of a script.
-    pub(super) async fn facts(
+    pub(in crate::steps) async fn facts(
         &self,
         doing: &str,
         script: &str,

@@ -20,21 +20,27 @@ const SAMPLE: &str = "timeout 1 head -c 33554432 /dev/urandom; exit 0";
 pub(super) async fn copy(from: &Site<'_>, to: &Site<'_>) -> Result<ByteSize, StepError> {
     // What else lies there are notes of the host.
     let read = ["sh", "-c", r#"cd "$1" && exec tar -cf - ./*.img"#, "ferry", &from.folder];
-    through(from, &read, to, &["tar", "-C", &to.folder, "-xf", "-"]).await
+    through(from, &read, to, &["tar", "-C", &to.folder, "-xf", "-"], &|_| {}).await
 }
 
 /// How fast images would go. Nothing is kept of what is sent.
 pub(super) async fn sample(clock: &dyn Clock, from: &Site<'_>, to: &Site<'_>) -> Result<Rate, StepError> {
     let start = clock.monotonic();
-    let bytes = through(from, &["sh", "-c", SAMPLE], to, &["sh", "-c", "cat >/dev/null"]).await?;
+    let bytes = through(from, &["sh", "-c", SAMPLE], to, &["sh", "-c", "cat >/dev/null"], &|_| {}).await?;
     let time = clock.monotonic().saturating_sub(start).max(Duration::from_millis(1));
     Ok(Rate(u64::try_from(u128::from(bytes.0) * 1000 / time.as_millis()).unwrap_or(u64::MAX).max(1)))
 }
 
-/// What `read` says at one host is what `write` hears at the other.
-async fn through(from: &Site<'_>, read: &[&str], to: &Site<'_>, write: &[&str]) -> Result<ByteSize, StepError> {
+/// What `read` says at one host is what `write` hears at the other. `tell` is told how much it was so far.
+pub(in crate::steps) async fn through(
+    from: &Site<'_>,
+    read: &[&str],
+    to: &Site<'_>,
+    write: &[&str],
+    tell: &(dyn Fn(u64) + Send + Sync),
+) -> Result<ByteSize, StepError> {
     let (mut near, far) = tokio::io::duplex(PIPE);
-    let mut far = Counted { inner: far, bytes: 0 };
+    let mut far = Counted { inner: far, bytes: 0, tell };
     let read = async {
         let streams = Streams { output: Some(&mut near), ..Streams::default() };
         let finished = from.shell.stream(Invocation::new(read.iter().copied()), streams, &|_, _| {}).await?;
@@ -51,12 +57,13 @@ async fn through(from: &Site<'_>, read: &[&str], to: &Site<'_>, write: &[&str]) 
 }
 
 /// A stream that counts.
-struct Counted {
+struct Counted<'a> {
     inner: DuplexStream,
     bytes: u64,
+    tell: &'a (dyn Fn(u64) + Send + Sync),
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for Counted<'_> {
     fn poll_read(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
@@ -65,6 +72,7 @@ impl AsyncRead for Counted {
         let before = buffer.filled().len();
         let polled = std::pin::Pin::new(&mut self.inner).poll_read(context, buffer);
         self.bytes += (buffer.filled().len() - before) as u64;
+        (self.tell)(self.bytes);
         polled
     }
 }
