@@ -268,7 +268,7 @@ impl Engine {
 
     /// How many of a group's instances may be at it.
     pub(super) fn instance_limit(&self, ix: Ix) -> u32 {
-        self.graph[ix].def.max_parallel.unwrap_or(u32::MAX).max(1)
+        self.graph[ix].instance_limit()
     }
 
     pub(super) fn is_approval(&self, ix: Ix) -> bool {

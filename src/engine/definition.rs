@@ -26,6 +26,17 @@ pub struct Definition {
     pub finally_budget: Duration,
 }
 
+/// How many instances of a `for_each` may be at work at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parallel {
+    /// One, then more as long as they move more together.
+    Auto,
+    /// No more than these.
+    #[serde(untagged)]
+    AtMost(u32),
+}
+
 /// One step of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepDef {
@@ -49,7 +60,7 @@ pub struct StepDef {
     pub for_each: bool,
     /// How many instances of a `for_each` may be at work at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_parallel: Option<u32>,
+    pub max_parallel: Option<Parallel>,
     /// What is done about failed attempts.
     pub retry: Retry,
     /// Limits of an attempt.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::definition::{Definition, OnFailure, Timeout};
 use super::path::StepPath;
+use super::status::RunStatus;
 use crate::error::Failure;
 
 /// Something that has happened. It is durable before the engine sees it.
@@ -139,6 +140,15 @@ pub enum Event {
         /// Its attempt.
         attempt: u32,
     },
+    /// Answer to `Measure`: how fast so many instances of a `for_each` were together.
+    Measured {
+        /// The `for_each`.
+        step: StepPath,
+        /// How many were at it at once.
+        at_once: u32,
+        /// Thousandths of a byte a second. One that has ended counts as a byte.
+        rate: u64,
+    },
     /// An attempt is over.
     AttemptEnded {
         /// The step.
@@ -229,6 +239,7 @@ impl Event {
             | Self::Ready { step, .. }
             | Self::Checkpoint { step, .. }
             | Self::PivotPassed { step, .. }
+            | Self::Measured { step, .. }
             | Self::AttemptEnded { step, .. }
             | Self::ApprovalAsked { step, .. }
             | Self::ApprovalGiven { step, .. }
@@ -354,45 +365,6 @@ impl Timer {
     }
 }
 
-/// The status of a run: its worst truth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunStatus {
-    /// At work, or its runner died.
-    Running,
-    /// An approval is open.
-    Waiting,
-    /// A step needs a person, or `--until` was reached.
-    Paused,
-    /// A step failed; the run can be resumed.
-    Failed,
-    /// Being undone.
-    RollingBack,
-    /// Everything it started was undone.
-    RolledBack,
-    /// Something it started could not be undone.
-    RollbackFailed,
-    /// Stopped on request; the run can be resumed.
-    Cancelled,
-    /// Every step did what was expected.
-    Succeeded,
-}
-
-impl RunStatus {
-    /// Every status.
-    pub const ALL: [Self; 9] = [
-        Self::Running,
-        Self::Waiting,
-        Self::Paused,
-        Self::Failed,
-        Self::RollingBack,
-        Self::RolledBack,
-        Self::RollbackFailed,
-        Self::Cancelled,
-        Self::Succeeded,
-    ];
-}
-
 /// Something a driver has to do. Each is carried out at least once and answered by at most one accepted event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -433,6 +405,13 @@ pub enum Command {
         interrupted: bool,
         /// Its limits.
         timeout: Timeout,
+    },
+    /// Find out how fast the instances of a `for_each` go while so many may be at it; answer `Measured` when that is known.
+    Measure {
+        /// The `for_each`.
+        step: StepPath,
+        /// How many.
+        at_once: u32,
     },
     /// Tell a running attempt or undo to stop; it answers with its own `AttemptEnded` or `UndoEnded`.
     Stop {

@@ -63,6 +63,11 @@ impl Engine {
                 }
             }
             Event::PivotPassed { .. } => self.pivot_passed(ix),
+            Event::Measured { rate, .. } => {
+                self.graph[ix].pace.measured(*rate);
+                self.admit_instances(ix);
+                self.commands.extend(self.command_of(ix));
+            }
             Event::AttemptEnded { outcome, .. } => self.attempt_ended(ix, outcome),
             Event::TimerFired { timer: Timer::Retry { .. } } => self.again_when_served(ix),
             Event::TimerFired { timer: Timer::UndoRetry { .. } } => self.enter(ix, State::UndoQueued),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::definition::{Body, StepDef};
+use super::definition::{Body, Parallel, StepDef};
 use super::event::{Resolution, StopReason};
 use super::forward::{ASK, needs_person};
+use super::pace::Pace;
 use super::path::StepPath;
 use crate::error::Failure;
 
@@ -207,6 +208,9 @@ pub struct Node {
     /// Whether it left the pipeline by an edit after it had started: nothing but undo concerns it.
     pub is_orphan: bool,
 
+    /// How many instances may be at it, where that is found out.
+    pub pace: Pace,
+
     // ── place in the graph ──
     pub(super) parent: Option<Ix>,
     pub(super) children: Vec<Ix>,
@@ -320,6 +324,7 @@ impl Node {
             failures: 0,
             start_order: 0,
             is_orphan: false,
+            pace: Pace::default(),
             parent,
             children: Vec::new(),
             served_by: Vec::new(),
@@ -385,6 +390,21 @@ impl Node {
             State::Running => self.is_background() && self.is_ready,
             _ => false,
         }
+    }
+
+    /// How many of its instances may be at it now.
+    pub fn instance_limit(&self) -> u32 {
+        match self.def.max_parallel {
+            None => u32::MAX,
+            Some(Parallel::AtMost(most)) => most.max(1),
+            Some(Parallel::Auto) => self.pace.limit,
+        }
+    }
+
+    /// Whether it is to be found out how fast its instances go: one more than are at it now waits for a place.
+    pub(super) fn is_measured(&self) -> bool {
+        let has_more = (self.pace.limit as usize) < self.children.len();
+        self.state == State::Open && self.def.max_parallel == Some(Parallel::Auto) && !self.pace.has_settled && has_more
     }
 
     /// Whether it counts towards the `max_parallel` of its `for_each`.

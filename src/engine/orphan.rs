@@ -6,9 +6,9 @@
 //! lets them; then the orphan by itself.
 
 use super::definition::UndoDef;
-use super::event::RunStatus;
 use super::node::{Ix, State};
 use super::run::Engine;
+use super::status::RunStatus;
 
 impl Engine {
     /// Called when nothing is being undone: the next stage, or the outcome.

@@ -1,8 +1,9 @@
 //! The run as a whole: going forward, stopping, undoing, `finally`, over.
 
-use super::event::{Command, RunStatus, StopReason, Timer};
+use super::event::{Command, StopReason, Timer};
 use super::node::{Ix, State};
 use super::run::{Engine, Phase, Stop};
+use super::status::RunStatus;
 
 impl Engine {
     /// Moves the run on as far as it goes without another event.

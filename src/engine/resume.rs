@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde_json::Value;
 
 use super::definition::Definition;
-use super::event::{Accept, RunStatus, StopReason};
+use super::event::{Accept, StopReason};
 use super::node::{Ix, Node, State};
 use super::path::StepPath;
 use super::run::{Engine, Phase, Stop};
+use super::status::RunStatus;
 
 impl Engine {
     pub(super) fn resume(&mut self, until: Option<&str>) {

@@ -7,9 +7,10 @@ use petgraph::graph::DiGraph;
 use serde_json::Value;
 
 use super::definition::{Definition, OnFailure};
-use super::event::{Command, Event, Outcome, RunStatus, Timer};
+use super::event::{Command, Event, Outcome, Timer};
 use super::node::{Ix, Load, Node, State};
 use super::path::StepPath;
+use super::status::RunStatus;
 use super::table::{Verdict, verdict};
 
 /// Why the run starts nothing new.
@@ -341,6 +342,7 @@ impl Engine {
             State::Backoff => Some(self.retry_timer(ix)),
             State::UndoStarting => Some(self.undo_command(ix)),
             State::UndoBackoff => Some(self.undo_timer(ix)),
+            State::Open if node.is_measured() => Some(Command::Measure { step, at_once: node.pace.limit }),
             _ => None,
         }
     }

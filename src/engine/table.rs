@@ -53,6 +53,7 @@ pub fn verdict(node: &Node, event: &Event) -> Verdict {
         (S::Running, Event::PivotPassed { attempt, .. }) if node.stopping.is_none() => attempt_is(*attempt),
         (S::UndoStarting, Event::UndoStarted { attempt, .. } | Event::UndoEnded { attempt, .. })
         | (S::Undoing, Event::UndoEnded { attempt, .. }) => undo_is(*attempt),
+        (S::Open, Event::Measured { at_once, .. }) if node.is_measured() && *at_once == node.pace.limit => Take,
         (S::Backoff, Event::TimerFired { timer: Timer::Retry { failures, .. } }) if *failures == node.failures => Take,
         (S::UndoBackoff, Event::TimerFired { timer: Timer::UndoRetry { failures, .. } }) if *failures == node.undo_failures => {
             Take

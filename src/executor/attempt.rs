@@ -202,6 +202,7 @@ impl Work {
         let Some(output) = conceal_all(&self.session.vault, &clean) else {
             return Outcome::Failed { failure: permanent("its outputs cannot be had back", "this is a bug of ferry") };
         };
+        self.session.meters.ended(&self.step);
         let size = output.to_string().len();
         if size > MAX_OUTPUT {
             let failure = permanent(

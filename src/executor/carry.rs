@@ -43,6 +43,7 @@ impl Loop {
             }
             Command::Stop { step, reason, .. } => self.stop(&step, reason),
             Command::StartTimer { timer, after } => self.start_timer(timer, after),
+            Command::Measure { step, at_once } => self.measure(step, at_once),
             Command::Settle { status } => self.outbox.tell(Event::Settled { status }),
         }
         Ok(())
@@ -102,6 +103,15 @@ impl Loop {
         self.spawn(key, |ends, _, _| async move {
             tokio::time::sleep(after).await;
             outbox.end(ends, Event::TimerFired { timer });
+            Ok(())
+        });
+    }
+
+    fn measure(&mut self, step: StepPath, at_once: u32) {
+        let (outbox, meter) = (self.outbox.clone(), self.session.meters.of(&step));
+        self.spawn(Key::Measure(step.clone()), |ends, _, _| async move {
+            let rate = meter.rate(at_once).await;
+            outbox.end(ends, Event::Measured { step, at_once, rate });
             Ok(())
         });
     }

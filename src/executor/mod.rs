@@ -16,6 +16,7 @@ mod guard_signals;
 mod inbox;
 mod level;
 mod logs;
+mod meter;
 mod plan;
 mod planned;
 mod render;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::level::Level;
+use super::meter::Meters;
 use super::{Document, Executor, Observer, Settings};
 use crate::clock::Clock;
 use crate::engine::StepPath;
@@ -42,6 +43,8 @@ pub(super) struct Session {
     pub(super) hold_back: AtomicUsize,
     /// What commands for secrets have answered: a preflight and the run behind it do not ask a person twice.
     pub(super) asked: Asked,
+    /// How fast those go whose number at once is found out.
+    pub(super) meters: Meters,
     levels: Mutex<HashMap<Option<StepPath>, Arc<Level>>>,
     /// The machines by SSH: pipelines that are used as steps share the connections of the one around them.
     pub(super) reached: Reached,
@@ -87,6 +90,7 @@ impl Session {
             missing: Mutex::default(),
             hold_back: AtomicUsize::new(0),
             asked,
+            meters: Meters::default(),
             levels: Mutex::default(),
             reached: Reached::default(),
         }

@@ -114,20 +114,24 @@ impl Signals for StepSignals {
     fn progress(&self, mut progress: Progress) {
         progress.message = progress.message.map(|message| self.session.vault.mask(&message));
         let now = tokio::time::Instant::now();
-        let is_shown = {
+        let (is_shown, moved) = {
             let mut movement = self.movement();
             // Saying the same again is no progress: a step that only repeats itself is idle.
             if movement.last == progress {
                 return;
             }
             movement.moved = now;
+            let moved = progress.bytes.unwrap_or(0).saturating_sub(movement.last.bytes.unwrap_or(0));
             movement.last = progress.clone();
             let is_due = movement.shown.is_none_or(|shown| now - shown >= PROGRESS_EVERY);
             if is_due {
                 movement.shown = Some(now);
             }
-            is_due && self.outbox.is_some()
+            (is_due && self.outbox.is_some(), moved)
         };
+        if moved > 0 && self.outbox.is_some() && !self.is_undo {
+            self.session.meters.moved(&self.step, moved);
+        }
         if is_shown {
             self.show(&progress);
             if let Some((from, sampler)) = self.sampler.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {

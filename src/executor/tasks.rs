@@ -13,6 +13,7 @@ pub(super) enum Key {
     Attempt(StepPath),
     Undo(StepPath),
     Timer(crate::engine::Timer),
+    Measure(StepPath),
 }
 
 /// One task among those that were started for the same: a message of one that was given up ends no later one.

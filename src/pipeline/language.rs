@@ -276,7 +276,13 @@ pub(crate) const STEP: Level = Level {
             r#"{"type":["array","object","string"]}"#,
             "Runs once for each item; templates read `each.key`, `each.value` and `each.index`. Its outputs are a mapping by key.",
         ),
-        key("max_parallel", "integer", COUNT, "How many of its instances may be at work at once."),
+        key(
+            "max_parallel",
+            "integer or `auto`",
+            r#"{"anyOf":[{"type":"integer","minimum":1},{"const":"auto"}]}"#,
+            "How many of its instances may be at work at once. `auto` begins with one and goes up by one as long as they move more \
+             together, by what they tell of their progress.",
+        ),
         key("retry", "mapping", r##"{"$ref":"#/$defs/retry"}"##, "What is done about failed attempts."),
         key("timeout", "duration or mapping", r##"{"$ref":"#/$defs/timeout"}"##, "Limits of an attempt."),
         key("on", "name of a host", TEXT, "The host it acts on. `local` unless given."),

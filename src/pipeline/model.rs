@@ -11,7 +11,7 @@ use super::document::Node;
 use super::inputs::InputType;
 use super::source::{SourceFile, Span};
 use crate::catalogue::TypeInfo;
-use crate::engine::{Backoff, Exhausted, OnFailure};
+use crate::engine::{Backoff, Exhausted, OnFailure, Parallel};
 
 /// A pipeline file, read and checked.
 #[derive(Debug, Clone)]
@@ -136,7 +136,7 @@ pub struct StepSpec {
     /// What it runs over, unrendered.
     pub for_each: Option<Value>,
     /// How many of its instances may be at work at once.
-    pub max_parallel: Option<u32>,
+    pub max_parallel: Option<Parallel>,
     /// What is done about failed attempts.
     pub retry: RetrySpec,
     /// Limits of an attempt.

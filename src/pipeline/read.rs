@@ -353,7 +353,7 @@ impl Reader<'_> {
             needs: get("needs").map(|node| self.texts(node, "needs")).unwrap_or_default().into_iter().map(|(id, _)| id).collect(),
             if_: get("if").map(Node::to_value),
             for_each: get("for_each").map(Node::to_value),
-            max_parallel: get("max_parallel").and_then(|node| self.count(node, "max_parallel")),
+            max_parallel: get("max_parallel").and_then(|node| self.parallel(node)),
             retry: get("retry").map(|node| self.retry(node)).unwrap_or_default(),
             timeout: get("timeout").map(|node| self.timeout(node)).unwrap_or_default(),
             on,

@@ -13,6 +13,7 @@ use super::language::Level;
 use super::nearest::suggest;
 use super::problem::Problem;
 use super::source::{SourceFile, Span};
+use crate::engine::Parallel;
 use crate::units::Span as Time;
 
 /// Reads one file's tree and gathers what is wrong with it.
@@ -176,6 +177,14 @@ impl Reader<'_> {
             );
         }
         count
+    }
+
+    /// How many instances of a `for_each` at once.
+    pub fn parallel(&mut self, node: &Node) -> Option<Parallel> {
+        if node.text() == Some("auto") {
+            return Some(Parallel::Auto);
+        }
+        self.count(node, "max_parallel").map(Parallel::AtMost)
     }
 
     pub fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {

@@ -170,10 +170,16 @@ impl Story {
                 self.began.insert(step.clone(), at);
                 Told::of(Mark::Begins, step, "undo started")
             }
+            Event::Measured { step, at_once, .. } if !engine.has_dropped() => {
+                let now = engine.step(step)?.instance_limit();
+                let which = if now > *at_once { "one more" } else { "no more" };
+                Told::of(Mark::Note, step, format!("{which} at once: {now}"))
+            }
             Event::UndoEnded { step, outcome, .. } => self.undone(step, outcome, at, engine),
             Event::LockAcquired { .. }
             | Event::Inspected { .. }
             | Event::Checkpoint { .. }
+            | Event::Measured { .. }
             | Event::PivotPassed { .. }
             | Event::TimerFired { .. }
             | Event::Settled { .. } => return None,

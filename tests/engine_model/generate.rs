@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ferry::engine::{
-    Background, BackgroundDef, Backoff, Body, Definition, Exhausted, Interrupted, OnFailure, Retry, StepDef, Timeout, UndoDef,
+    Background, BackgroundDef, Backoff, Body, Definition, Exhausted, Interrupted, OnFailure, Parallel, Retry, StepDef, Timeout,
+    UndoDef,
 };
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -74,7 +75,10 @@ fn step(rng: &mut StdRng, id: &str, depth: u32) -> StepDef {
         needs: Vec::new(),
         resolve: for_each || is_pipeline || rng.random_bool(0.3),
         for_each,
-        max_parallel: (for_each && rng.random_bool(0.5)).then(|| rng.random_range(1..3)),
+        max_parallel: (for_each && rng.random_bool(0.5)).then(|| match rng.random_range(0..3) {
+            0 => Parallel::Auto,
+            most => Parallel::AtMost(most),
+        }),
         retry: Retry {
             attempts: rng.random_range(1..4),
             backoff: *[Backoff::Constant, Backoff::Linear, Backoff::Exponential].choose(rng).expect("not empty"),

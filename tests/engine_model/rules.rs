@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferry::engine::{
-    Background, Body, Definition, Engine, Event, Interrupted, Outcome, Resolution, RunStatus, State, StepDef, StepPath, Timer,
-    UndoDef,
+    Background, Body, Definition, Engine, Event, Interrupted, Node, Outcome, Resolution, RunStatus, State, StepDef, StepPath,
+    Timer, UndoDef,
 };
 
 /// What the events say so far.
@@ -317,7 +317,10 @@ impl Rules {
                     self.at_work.iter().chain(&self.serving).any(|step| step.as_str().starts_with(instance.as_str()))
                 })
                 .count();
-            let limit = engine.step(group).and_then(|node| node.def.max_parallel);
+            let limit = engine.step(group).map(Node::instance_limit);
+            // One that is found to be too many is not stopped.
+            let tolerated = engine.step(group).is_some_and(|node| node.pace.has_settled);
+            let limit = limit.map(|limit| limit.saturating_add(u32::from(tolerated)));
             assert!(limit.is_none_or(|limit| busy <= limit as usize), "too many instances of `{group}` at work");
         }
     }

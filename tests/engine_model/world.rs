@@ -299,6 +299,10 @@ impl World {
                     self.answer(&step);
                 }
             }
+            Command::Measure { step, at_once } => {
+                let rate = self.rng.random_range(0..1000);
+                self.append(Event::Measured { step, at_once, rate });
+            }
             Command::Settle { status } => self.append(Event::Settled { status }),
         }
     }
