@@ -38,9 +38,9 @@ impl Form {
 
     fn shown(self) -> &'static [&'static str] {
         if self == Self::Files {
-            &["pause_there", "gap_there", "pause_back", "gap_back"]
+            &["pause_there", "gap_there", "login_there", "pause_back", "gap_back", "login_back"]
         } else {
-            &["pause_there", "pause_back", "longest_gap"]
+            &["pause_there", "pause_back", "gap", "login"]
         }
     }
 }

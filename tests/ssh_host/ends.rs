@@ -102,12 +102,16 @@ async fn a_cut_network_ends_both_sides() {
     assert_eq!(error.class, ErrorClass::Transient);
     assert!(error.message.contains("cannot be reached") || error.message.contains("did not answer"), "{}", error.message);
     machine.mend();
-    // Who asked for the machine's address while the cable was out may be told so a little later still.
+    comes_back(&host).await;
+}
+
+/// A cable was mended. Who asked for the machine's address while it was out may be told so a little later still.
+async fn comes_back(host: &SshHost) {
     let mended = Instant::now();
     while host.reach().await.is_err() {
         assert!(mended.elapsed() < Duration::from_secs(30), "it stays away");
     }
-    assert_eq!(says(&host, "echo again").await, "again");
+    assert_eq!(says(host, "echo again").await, "again");
 }
 
 #[tokio::test]
@@ -177,5 +181,5 @@ async fn a_long_slow_lossy_link_is_only_that() {
     let error = attempt(&host, &Invocation::new(["true"])).await.expect_err("nothing gets through");
     assert_eq!(error.class, ErrorClass::Transient);
     machine.mend();
-    assert_eq!(says(&host, "echo again").await, "again");
+    comes_back(&host).await;
 }

@@ -331,21 +331,21 @@ impl Ready<'_> {
         })
     }
 
+    /// The new file, read: while clients are held back, and so while the target is being promoted.
     pub(super) async fn lay(&self) -> Result<(), StepError> {
-        if let Some(laying) = &self.laying
-            && laying.go().await.is_ok()
-        {
-            return Ok(());
+        let is_laid = match &self.laying {
+            Some(laying) => laying.go().await.is_ok(),
+            None => false,
+        };
+        if !is_laid {
+            let laid = self.router.laid(&self.key);
+            self.owner.script("put the new pgbouncer.ini into place", LAY, &[&laid, &self.router.ini]).await?;
         }
-        let laid = self.router.laid(&self.key);
-        self.owner.script("put the new pgbouncer.ini into place", LAY, &[&laid, &self.router.ini]).await.map(drop)
+        self.console.orders("reload PgBouncer", "RELOAD").await
     }
 
     pub(super) async fn switch(&self) -> Result<(), StepError> {
-        // Both are sent before either is answered: one round trip instead of two. The console takes them in order.
-        let (reloaded, resumed) =
-            tokio::join!(self.console.orders("reload PgBouncer", "RELOAD"), resume(&self.console, self.seen));
-        reloaded.and(resumed)
+        resume(&self.console, self.seen).await
     }
 }
 
