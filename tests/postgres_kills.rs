@@ -8,6 +8,8 @@ mod lab;
 
 #[path = "postgres_kills/breaks.rs"]
 mod breaks;
+#[path = "postgres_kills/events.rs"]
+mod events;
 #[path = "postgres_kills/hold.rs"]
 mod hold;
 #[path = "postgres_kills/journey.rs"]

@@ -101,3 +101,35 @@ fn clients_go_over_to_the_rows_with_their_sequences() {
     assert_eq!(beta.sql("select count(*) from pg_subscription"), "0");
     assert!(!alpha.runs());
 }
+
+#[test]
+fn a_table_that_was_made_while_rows_follow_is_not_left_behind() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta", "gate"]), Bench::new());
+    let (alpha, beta) = (lab.cluster("alpha", &Settings::full(1)), lab.cluster("beta", &Settings::default()));
+    alpha.sql("alter table pgbench_history replica identity full; create table orders (id bigserial primary key)");
+    beta.asked("postgres", "drop database app; drop role app").expect("dropped");
+    let _pooler = lab.pooler("gate", alpha.address(), alpha.port);
+    let steps = (ROWS.to_owned() + OVER).replace("[shop]", "[app]");
+    bench.write("move.yaml", &(lab.yaml(&["alpha", "beta", "gate"]) + &steps));
+    bench.run(&["run", "move.yaml", "--yes", "--until", "rows"]);
+    let subscription = beta.sql("select subname from pg_subscription");
+    // As a person would, at the target too, as it is told.
+    let changes = [
+        ("create table later (id int primary key)", "public.later does not follow"),
+        ("alter table orders add note text", "`note` of public.orders does not follow"),
+        ("create sequence numbers; select nextval('numbers')", "public.numbers (a sequence) does not follow"),
+    ];
+    for (change, told) in changes {
+        alpha.sql(change);
+        let ran = bench.run(&["resume", "last", "--yes"]);
+        assert_ne!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.stderr.contains(told) && ran.stderr.contains("refresh publication"), "{ran:?}");
+        assert_eq!(alpha.sql("select 1"), "1", "nothing was begun");
+        beta.sql(change);
+        beta.sql(&format!("alter subscription {subscription} refresh publication"));
+    }
+    alpha.sql("insert into later values (1); insert into orders (note) values ('the first')");
+    lab::until("the new table follows", || (beta.sql("select count(*) from later") == "1").then_some(()));
+    bench.run(&["resume", "last", "--yes"]).exits(0);
+    assert_eq!(beta.sql("select note from orders"), "the first");
+}

@@ -9,6 +9,7 @@ mod protocol;
 mod release;
 mod router;
 mod sequences;
+mod shape;
 mod ship;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use super::follower::{Follower, Method};
 use super::outcome::{CutOver, Phases, span};
 use super::router::{Ready, Task};
 use super::sequences::{self, Sequences};
-use super::{Before, Cutover, back, fence, ship};
+use super::{Before, Cutover, back, fence, shape, ship};
 use crate::error::StepError;
 use crate::postgres::{Cluster, Database, Lsn, Owner, Reach, Stop, hba, quote_name};
 use crate::steps::{Progress, StepContext};
@@ -84,6 +84,8 @@ impl Cutover {
         let checkpoint = "write a checkpoint";
         tokio::try_join!(source.orders(checkpoint, "checkpoint"), target.orders(checkpoint, "checkpoint"))?;
         let forecast = self.forecast(ctx, task.key, &source, &target).await?;
+        let sequences = sequences::open(task.reach, &self.replica).await?;
+        shape::agree(&sequences).await?;
         if ctx.cancel.is_cancelled() {
             return Err(Broken::Before(ctx.stopped()));
         }
@@ -92,14 +94,14 @@ impl Cutover {
         // first, and so does a rollback.
         let owner = Owner::of(task.reach, self.replica.from())?;
         fence::stage(&owner, &Self::files(before, task.key), task.key, self.replica.key()).await?;
-        let sequences = sequences::open(task.reach, &self.replica).await?;
         if let (true, Follower::Rows(rows)) = (self.way_back, &self.replica) {
             back::lay(task.reach, rows, task.key).await?;
         }
         let routers = self.routers.iter().zip(&before.routers).map(|(router, seen)| router.prepare(task, seen));
         let routers = try_join_all(routers).await?;
-        // Somebody may have begun a long transaction meanwhile.
+        // Somebody may have begun a long transaction meanwhile, or made a table.
         self.forecast(ctx, task.key, &source, &target).await?;
+        shape::agree(&sequences).await?;
         let prepared = Prepared { source, target, routers, sequences };
         let mut outcome = self.pause(ctx, task, before, &prepared).await?;
         outcome.forecast = Some(span(forecast));

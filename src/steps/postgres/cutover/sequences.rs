@@ -48,6 +48,11 @@ impl Sequences {
         &self.from
     }
 
+    /// The connections to the old primary and to the new, and the name of the subscription.
+    pub(super) fn ends(&self) -> (&Database, &Database, &str) {
+        (&self.from, &self.to, &self.subscription)
+    }
+
     async fn values(&self) -> Result<Option<String>, StepError> {
         let said = self.from.said("read the sequences", VALUES).await?;
         Ok(said.iter().find_map(|message| match message {
