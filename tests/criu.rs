@@ -20,6 +20,9 @@ use lab::{Lab, Machine};
 const MOVE: &str = "steps:\n  - id: counter\n    uses: criu.migrate\n    with:\n      from: alpha\n      to: beta\n      process: { pid_file: /run/counter.pid }\n\
     \x20     address: { ip: 10.77.0.99, device: eth0 }\n";
 
+/// Memory goes from host to host, past ferry.
+const STRAIGHT: &str = "      pages: { from: 10.77.0.10, to: 10.77.0.20 }\n";
+
 /// What CRIU and ferry could leave on a host: images, a lock on a connection, a guard.
 fn left(host: &Machine) -> String {
     host.says("ls -A /dev/shm; nft list tables")

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::MOVE;
+use super::STRAIGHT;
 use super::bench::Bench;
 use super::lab::counter::{self, Asker};
 use super::lab::{Lab, Machine};
@@ -42,7 +43,7 @@ fn gap(megabytes: u32, dirties: &str, mode: &str, by_ferry: bool) -> Duration {
     let (alpha, beta) = (lab.host("alpha"), lab.host("beta"));
     counter::long_pipes();
     counter::start_busy(alpha, megabytes, dirties);
-    let how = if mode == "checkpoint" { "" } else { LAZY };
+    let how = if mode == "checkpoint" { STRAIGHT } else { LAZY };
     bench.write("move.yaml", &(lab.yaml(&["alpha", "beta"]) + MOVE + how));
     let asker = Asker::start();
     std::thread::sleep(Duration::from_millis(500));

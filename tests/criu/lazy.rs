@@ -6,7 +6,7 @@ use super::bench::{Bench, Started};
 use super::lab::counter::{self, Asker};
 use super::lab::link::Weather;
 use super::lab::{Lab, Machine, until};
-use super::{MOVE, has_address, left, scripted};
+use super::{MOVE, STRAIGHT, has_address, left, scripted};
 
 pub const LAZY: &str = "      mode: post-copy\n      pages: { from: 10.77.0.10, to: 10.77.0.20 }\n";
 
@@ -56,6 +56,31 @@ fn memory_follows_its_process_there_and_back() {
     assert_eq!(left(alpha) + &left(beta), "");
     let (answers, longest) = asker.stop();
     assert!(answers > 100, "{answers} answers, the longest took {longest:?}");
+}
+
+#[test]
+fn images_go_straight_where_there_is_a_way() {
+    let (lab, bench) = (Lab::new(&["alpha", "beta"]), Bench::new());
+    let (alpha, beta) = (lab.host("alpha"), lab.host("beta"));
+    counter::start(alpha, 16);
+    bench.write("move.yaml", &(lab.yaml(&["alpha", "beta"]) + MOVE + STRAIGHT));
+    let asker = Asker::start();
+    bench.run(&["run", "move.yaml", "--yes"]).exits(0);
+    assert!(!counter::runs(alpha) && counter::runs(beta));
+    assert_eq!(left(alpha) + &left(beta), "");
+    let shown = bench.run(&["--json", "show", "last"]).exits(0).stdout;
+    assert!(shown.contains("\"images\"") && !shown.contains("\"follow\""), "{shown}");
+    // The way back is shut: nothing is frozen.
+    beta.says(
+        "nft 'table inet wall { chain in { type filter hook input priority 0; tcp dport 27500 reject with tcp reset; }; }'",
+    );
+    let ran = bench.run(&["rollback", "last", "--yes"]);
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert!(!counter::runs(alpha) && counter::runs(beta));
+    beta.says("nft delete table inet wall");
+    bench.run(&["rollback", "last", "--yes"]).exits(0);
+    assert!(counter::runs(alpha) && !counter::runs(beta));
+    asker.stop();
 }
 
 #[test]

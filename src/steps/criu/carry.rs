@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::address::Address;
 use super::preflight::Process;
 use super::site::Site;
-use super::through::copy;
+use super::through::{copy, straight};
 use crate::error::StepError;
 use crate::steps::StepContext;
 use crate::units::{ByteSize, Span};
@@ -35,6 +35,17 @@ impl Cargo<'_> {
     /// The whole way. A process that cannot be restored there runs again here, and the failure says why.
     pub(super) async fn carry(&self, ctx: &StepContext, from: &Site<'_>, to: &Site<'_>) -> Result<Carried, StepError> {
         from.make_folder().await?;
+        if from.at.is_some() {
+            let tried = async {
+                from.open_gate(to).await?;
+                to.try_gate(from).await?;
+                from.close_gate().await
+            };
+            if let Err(error) = tried.await {
+                from.tidy().await?;
+                return Err(error);
+            }
+        }
         let start = ctx.clock.monotonic();
         ctx.log("the process is frozen");
         if let Err(error) = from.dump(self.process.pid, &self.flags, self.address).await {
@@ -69,7 +80,8 @@ impl Cargo<'_> {
                 address.away(&from.shell, from.is_target).await?;
                 address.give_guarded(&to.shell, to.is_target, &to.guard).await
             };
-            let (images, ()) = tokio::try_join!(copy(from, to), give)?;
+            let send = async { if from.at.is_some() { straight(from, to).await } else { copy(from, to).await } };
+            let (images, ()) = tokio::try_join!(send, give)?;
             let copied = ctx.clock.monotonic();
             to.restore(&self.flags).await?;
             Ok((copied, images))

@@ -9,10 +9,12 @@ use crate::units::{ByteSize, Rate, Span};
 
 /// What no process is frozen for less than: CRIU starts on both hosts, and an address moves.
 const AT_LEAST: Duration = Duration::from_millis(150);
-/// Bytes in a second at which a process is dumped into memory. Measured, as the two below: docs/performance.md.
+/// Bytes in a second at which a process is dumped into memory. Measured, as those below: docs/performance.md.
 const DUMP: u64 = 800_000_000;
 /// At which it is restored from there.
 const RESTORE: u64 = 450_000_000;
+/// At which images go straight to a host that is near.
+const STRAIGHT: u64 = 1_000_000_000;
 /// At which memory follows at best: each page is asked for and put into its place.
 const FOLLOW: u64 = 150_000_000;
 
@@ -30,7 +32,8 @@ pub struct Estimate {
 impl Estimate {
     pub(super) fn new(mode: Mode, memory: ByteSize, rate: Option<Rate>) -> Self {
         let at = |rate: u64| Duration::from_millis(memory.0.saturating_mul(1000) / rate.max(1));
-        let way = rate.map_or(Duration::ZERO, |rate| at(rate.0));
+        // Straight from host to host nothing was sampled.
+        let way = at(rate.map_or(STRAIGHT, |rate| rate.0));
         if mode == Mode::PostCopy {
             return Self { rate, freeze: Span(AT_LEAST), follow: Some(Span(at(FOLLOW).max(way))) };
         }

@@ -12,7 +12,7 @@ use crate::error::StepError;
 use crate::units::ByteSize;
 
 /// What CRIU lacks.
-const PAGES: &str = include_str!("pages.pl");
+pub(super) const PAGES: &str = include_str!("pages.pl");
 
 /// `$1` the program above, `$2` the folder, `$3` address, `$4` port, `$5` who may fetch.
 const GATE: &str = r#"setsid perl -e "$1" gate "$2" "$3" "$4" "$5" </dev/null >/dev/null 2>>"$2/said" &
@@ -65,7 +65,7 @@ const WAIT: &str = r#"d=$1; i=0; while [ $i -lt 20 ] && [ ! -e "$d/pages" ] && n
 
 impl Site<'_> {
     /// Where the other host reaches this one.
-    fn place(&self) -> Result<(Ipv4Addr, u16), StepError> {
+    pub(super) fn place(&self) -> Result<(Ipv4Addr, u16), StepError> {
         self.at.ok_or_else(|| {
             StepError::permanent("memory that follows its process needs a way from host to host")
                 .help("say with `pages` where the two hosts reach each other")
@@ -77,6 +77,12 @@ impl Site<'_> {
         let ((address, port), (peer, _)) = (self.place()?, other.place()?);
         let arguments = [PAGES, &self.folder, &address.to_string(), &port.to_string(), &peer.to_string()];
         self.shell.script("open a gate for pages", GATE, &arguments).await.map(drop)
+    }
+
+    /// Closes it: nobody has asked for anything.
+    pub(super) async fn close_gate(&self) -> Result<(), StepError> {
+        let script = r#"if read -r n _ 2>/dev/null <"$1/gate"; then kill -s KILL "$n" 2>/dev/null; rm -f "$1/gate"; fi; exit 0"#;
+        self.shell.script("close the gate", script, &[&self.folder]).await.map(drop)
     }
 
     /// Whether there is a way from here to the gate at `source`.

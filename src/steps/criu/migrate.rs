@@ -23,7 +23,7 @@ use crate::units::{ByteSize, Span};
 /// that comes along, its TCP connections.
 ///
 /// CRIU freezes and dumps it into images at the source (`images` is a folder in memory, so that they never touch a disk); it
-/// is gone from there. They go to the target through ferry, from memory to memory, the address with them, and the process is
+/// is gone from there. They go to the target from memory to memory, straight with `pages`, else through ferry, the address with them, and the process is
 /// restored there under its own number. Until it answers, a guard drops what comes to the address, so that nobody's
 /// connection is reset. Clients see a pause, no error.
 ///
@@ -57,7 +57,7 @@ pub struct CriuMigrate {
     /// How its memory goes along: with it, or after it.
     #[serde(default)]
     mode: Mode,
-    /// Where the hosts reach each other, for `post-copy`.
+    /// Where the hosts reach each other: memory goes straight from one to the other then. `post-copy` asks for it.
     #[serde(default)]
     pages: Option<Pages>,
     /// A folder for images on both hosts, in memory; `/dev/shm` unless given.
@@ -110,10 +110,10 @@ pub struct Migrated {
     /// Until it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     restore: Option<Span>,
-    /// How much went through ferry: the images.
+    /// How large the images were. They went straight from host to host with `pages` in `checkpoint`, else through ferry.
     #[serde(skip_serializing_if = "Option::is_none")]
     images: Option<ByteSize>,
-    /// How much went straight from host to host: the memory that came after it ran.
+    /// How much memory came after it ran, straight from host to host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<ByteSize>,
     /// How long that took.
@@ -232,7 +232,7 @@ with:
         }
         // Where there is little, the way hardly counts.
         let is_much = process.memory.0 > 8 << 20;
-        let rate = if is_much { Some(through::sample(&*ctx.clock, &from, &to).await?) } else { None };
+        let rate = if is_much && self.pages.is_none() { Some(through::sample(&*ctx.clock, &from, &to).await?) } else { None };
         let estimate = Some(Estimate::new(self.mode, process.memory, rate));
         Ok(Before { process, warnings, estimate })
     }

@@ -22,8 +22,7 @@ pub(in crate::steps) enum Mode {
     Hybrid,
 }
 
-/// The way that memory takes from host to host when it follows its process: straight, and in the clear. Nobody but the other
-/// host is let in.
+/// The way that memory takes from host to host: straight, and in the clear. Nobody but the other host is let in.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pages {

@@ -5,6 +5,8 @@
 #   try ADDRESS PORT                at the target: whether there is a way to the gate
 #   hold FOLDER PID COMMAND...      at the target: keeps the process waiting for its memory when the program that fetches it
 #                                   dies, and ends it: the kernel would let it go on with zeroes
+#   give FOLDER ADDRESS PORT PEER   at the source: sends the images to that machine
+#   take ADDRESS PORT FOLDER        at the target: takes them
 #   open PID                        at the source: the connections of a frozen process work again when it does
 #   reset PID                       at the source: they are closed, for it knows less of them than whoever is at the other end
 #   tree PID                        says the process and all below it
@@ -19,17 +21,49 @@ my $HELLO = pack 'a32', 'ferry';
 sub note { my ($name, $text) = @_; open my $f, '>', "$name.new" or exit 1; print $f "$text\n"; close $f; rename "$name.new", $name; }
 sub slurp { open my $f, '<', $_[0] or return ''; local $/; my $text = <$f>; return defined $text ? $text : ''; }
 
+sub listen_at {
+    my ($address, $port) = @_;
+    # One that was killed may still be on its way out.
+    for (1 .. 40) {
+        my $listen = IO::Socket::INET->new(LocalAddr => $address, LocalPort => $port, Listen => 8, ReuseAddr => 1);
+        return $listen if $listen;
+        select undef, undef, undef, 0.05;
+    }
+    return undef;
+}
+
+sub give {
+    my ($folder, $address, $port, $peer) = @_;
+    chdir $folder or exit 1;
+    my $listen = listen_at($address, $port) or die "cannot listen on $address:$port: $!\n";
+    my @images = glob '*.img';
+    my $size = 0; $size += -s $_ for @images;
+    alarm 30;
+    my $client;
+    until ($client && $client->peerhost eq $peer) { $client = $listen->accept; }
+    alarm 0;
+    $| = 1; print "$size\n";
+    POSIX::dup2(fileno $client, 1);
+    exec 'tar', '-cf', '-', @images or exit 1;
+}
+
+sub take {
+    my ($address, $port, $folder) = @_;
+    my $s;
+    for (1 .. 100) {
+        $s = IO::Socket::INET->new(PeerAddr => $address, PeerPort => $port, Timeout => 5) and last;
+        select undef, undef, undef, 0.02;
+    }
+    die "no way to $address:$port: $!\n" if !$s;
+    POSIX::dup2(fileno $s, 0);
+    exec 'tar', '-C', $folder, '-xf', '-' or exit 1;
+}
+
 sub gate {
     my ($folder, $address, $port, $peer) = @_;
     chdir $folder or exit 1;
     $SIG{PIPE} = 'IGNORE';
-    my $listen;
-    # One that was killed may still be on its way out.
-    for (1 .. 40) {
-        $listen = IO::Socket::INET->new(LocalAddr => $address, LocalPort => $port, Listen => 8, ReuseAddr => 1);
-        last if $listen;
-        select undef, undef, undef, 0.05;
-    }
+    my $listen = listen_at($address, $port);
     if (!$listen) { note('shut', "cannot listen on $address:$port: $!"); exit 1; }
     # A port for CRIU.
     my $inner = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1)->sockport;
@@ -151,7 +185,7 @@ sub sockets {
 }
 
 my %words = (
-    gate => \&gate, try => \&try_gate, hold => \&hold,
+    gate => \&gate, give => \&give, take => \&take, try => \&try_gate, hold => \&hold,
     open => sub { sockets(0, @_) }, reset => sub { sockets(1, @_) }, tree => sub { print join(' ', tree(@_)), "\n" },
 );
 $words{$word}->(@rest);

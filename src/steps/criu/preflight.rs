@@ -99,16 +99,15 @@ pub(in crate::steps) async fn host(site: &Site<'_>, needs: &Needs<'_>) -> Result
     if matches!(mode, Mode::PreCopy | Mode::Hybrid) {
         return no(format!("could do `{}`, but ferry cannot yet", mode.name()), "take `checkpoint` or `post-copy`");
     }
-    if mode == Mode::PostCopy {
-        let no_programs = format!("runs no programs that lie in `{images}`");
-        for (name, what, help) in [
-            ("perl", "has no `perl`", "install it: it watches over the memory while it is on its way"),
-            ("pipes", "lets CRIU have no pipes as long as it needs them", "run `sysctl -w fs.pipe-max-size=4194304` there"),
-            ("exec", no_programs.as_str(), "take another folder for `images`, in memory too"),
-        ] {
-            if fact(name).is_empty() {
-                return no(what.to_owned(), help);
-            }
+    let no_programs = format!("runs no programs that lie in `{images}`");
+    let is_lazy = mode == Mode::PostCopy;
+    for (is_needed, name, what, help) in [
+        (site.at.is_some(), "perl", "has no `perl`", "install it: it watches over the memory while it is on its way"),
+        (is_lazy, "pipes", "lets CRIU have no pipes as long as it needs them", "run `sysctl -w fs.pipe-max-size=4194304` there"),
+        (is_lazy, "exec", no_programs.as_str(), "take another folder for `images`, in memory too"),
+    ] {
+        if is_needed && fact(name).is_empty() {
+            return no(what.to_owned(), help);
         }
     }
     let number = |name: &str| fact(name).parse().unwrap_or(0);

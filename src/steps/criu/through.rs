@@ -1,9 +1,10 @@
-//! Bytes from host to host, through the runner, from memory to memory.
+//! Images from host to host, from memory to memory: through the runner, or straight.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt as _, DuplexStream};
 
+use super::lazy::PAGES;
 use super::site::Site;
 use crate::clock::Clock;
 use crate::error::StepError;
@@ -21,6 +22,23 @@ pub(super) async fn copy(from: &Site<'_>, to: &Site<'_>) -> Result<ByteSize, Ste
     // What else lies there are notes of the host.
     let read = ["sh", "-c", r#"cd "$1" && exec tar -cf - ./*.img"#, "ferry", &from.folder];
     through(from, &read, to, &["tar", "-C", &to.folder, "-xf", "-"], &|_| {}).await
+}
+
+/// The images by the way that `pages` names. How many bytes they were.
+pub(super) async fn straight(from: &Site<'_>, to: &Site<'_>) -> Result<ByteSize, StepError> {
+    let ((address, port), (peer, _)) = (from.place()?, to.place()?);
+    let (address, port, peer) = (address.to_string(), port.to_string(), peer.to_string());
+    let give = [PAGES, &from.folder, &address, &port, &peer];
+    let take = [PAGES, &address, &port, &to.folder];
+    let sent = tokio::try_join!(
+        from.shell.script("send the images", r#"exec perl -e "$1" give "$2" "$3" "$4" "$5""#, &give),
+        to.shell.script("take the images", r#"exec perl -e "$1" take "$2" "$3" "$4""#, &take),
+    );
+    match sent {
+        Ok((size, _)) => Ok(ByteSize(size.trim().parse().unwrap_or(0))),
+        // Another attempt may find the way open.
+        Err(error) => Err(StepError::transient(error.to_string())),
+    }
 }
 
 /// How fast images would go. Nothing is kept of what is sent.
