@@ -219,8 +219,11 @@ travels_as_text!(Span, "duration", "string", TIME, ["90s", "2h30m"], |span| {
         format!("{}s", span.0.as_secs())
     } else if nanos.is_multiple_of(1_000_000) {
         format!("{}ms", span.0.as_millis())
-    } else {
+    } else if nanos < 1_000_000 {
         format!("{}us", span.0.as_micros())
+    } else {
+        let shown = format!("{}.{:03}", span.0.as_millis(), span.0.subsec_micros() % 1000);
+        format!("{}ms", shown.trim_end_matches('0').trim_end_matches('.'))
     }
 });
 
@@ -293,7 +296,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for span in [Duration::ZERO, Duration::from_micros(7), Duration::from_millis(1500), Duration::from_mins(150)] {
+        let short = [7, 1_001, 222_800, 1_234_567, 86_400_000_001].map(Duration::from_micros);
+        assert_eq!(serde_json::to_string(&Span(short[2])).expect("a span is JSON"), "\"222.8ms\"");
+        for span in [Duration::ZERO, Duration::from_millis(1500), Duration::from_mins(150)].into_iter().chain(short) {
             let text = serde_json::to_string(&Span(span)).expect("a span is JSON");
             assert_eq!(serde_json::from_str::<Span>(&text).expect("read back"), Span(span));
         }

@@ -1,4 +1,4 @@
-//! `make demo-postgres`: a PostgreSQL cluster moves from one host of the lab to another while clients write. Without
+//! `make demo-postgres`: a PostgreSQL cluster moves from one host of the lab to another and back again while clients write. Without
 //! `FERRY_DEMO` it is no test and does nothing: `postgres_migration.rs` asks the same and more.
 #![expect(clippy::print_stdout, reason = "it is told to a person")]
 
@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
+use ferry::engine::{Event, Outcome};
+use ferry::journal::Journal;
 use lab::ledger::Habit;
 use lab::postgres::Settings;
 use lab::template::APP;
@@ -24,6 +26,32 @@ fn show(ferry: &PathBuf, folder: &std::path::Path, arguments: &[&str]) {
     command.args(arguments).current_dir(folder).env("FERRY_STORE", folder.join("runs")).env("APP_PASSWORD", APP.1);
     let status = command.status().expect("ferry starts");
     assert!(status.success(), "ferry {}: {status}", arguments.join(" "));
+}
+
+/// The way back, after the hosts.
+const BACK: &str = "steps:
+  - id: back
+    uses: postgres.failback
+    with: { cutover: OUTPUTS }
+  - id: home
+    uses: postgres.cutover
+    pivot: true
+    with: { replica: \"{{ steps.back.outputs }}\", routers: [{ pgbouncer: { host: gate } }] }
+";
+
+/// A pipeline that leads back what the last run has cut over.
+fn way_back(lab: &Lab, runs: &std::path::Path) -> String {
+    let journal = Journal::read(runs).expect("it can be read");
+    let run = journal.find_run("last").expect("it has run");
+    let outputs = journal.records(&run).expect("it can be read").into_iter().rev().find_map(|record| match record.event {
+        Event::AttemptEnded { step, outcome: Outcome::Succeeded { output, .. }, .. } if step.as_str() == "cutover" => {
+            Some(output)
+        }
+        _ => None,
+    });
+    // Called as in the pipeline that went there.
+    let hosts = lab.yaml(&["alpha", "beta", "gate"]).replace("  alpha:", "  source:").replace("  beta:", "  target:");
+    hosts + &BACK.replace("OUTPUTS", &outputs.expect("it was cut over").to_string())
 }
 
 #[test]
@@ -61,8 +89,18 @@ fn a_cluster_moves_while_clients_write() {
     heading("Run");
     show(&ferry, &folder, &[&["run", "move.yaml", "--yes"], inputs.as_slice()].concat());
 
-    heading("What clients saw");
+    until("the old primary is down", || (!alpha.runs()).then_some(()));
+    println!("the old primary is down and fenced");
     load.under_way(|| beta.sql("select count(*) from pgbench_history").parse().expect("a number"));
+    let (away, back) = (folder.join("runs"), folder.join("back.yaml"));
+
+    heading("And back: the old primary follows the new one, only what differs is copied, then it takes over again");
+    std::fs::write(back, way_back(&lab, &away)).expect("written");
+    println!("$ cat back.yaml   # the outputs of the cutover lead back\n{BACK}");
+    show(&ferry, &folder, &["run", "back.yaml", "--yes"]);
+
+    heading("What clients saw");
+    load.under_way(|| alpha.sql("select count(*) from pgbench_history").parse().expect("a number"));
     ledger.under_way();
     let (figures, seen) = (load.stop(), ledger.stop());
     println!(
@@ -77,11 +115,10 @@ fn a_cluster_moves_while_clients_write() {
     }
 
     heading("Proof");
-    assert_eq!(beta.sql("select count(*) from pgbench_history"), figures.acknowledged.to_string());
-    println!("each of {} transactions is on beta, exactly once", figures.acknowledged);
-    println!("each of {} writes of the ledger is on beta, exactly once", seen.is_whole_on(&beta));
-    until("the old primary is down", || (!alpha.runs()).then_some(()));
-    println!("the old primary is down and fenced");
+    assert_eq!(alpha.sql("select count(*) from pgbench_history"), figures.acknowledged.to_string());
+    println!("each of {} transactions is back on alpha, exactly once", figures.acknowledged);
+    println!("each of {} writes of the ledger is on alpha, exactly once", seen.is_whole_on(&alpha));
+    until("the other one is down", || (!beta.runs()).then_some(()));
     heading("Show: the story of the run");
     show(&ferry, &folder, &["show", "last"]);
     heading(&format!("Done, {} s", start.elapsed().as_secs()));
