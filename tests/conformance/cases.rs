@@ -29,6 +29,11 @@ pub enum End {
 
 pub fn nothing(_: &World) {}
 
+/// What it is about is not there.
+fn absent(name: &'static str, uses: &'static str, with: fn(&World) -> Value) -> Case {
+    Case { name, uses, with, prepare: nothing, end: End::Failed }
+}
+
 fn objects(world: &World) {
     for name in ["a.txt", "b/c.txt", "b/d e ü.txt", "z.bin"] {
         world.write(&format!("old/up/{name}"), name.repeat(100));
@@ -346,54 +351,32 @@ fn all() -> Vec<Case> {
             nothing,
             End::Failed,
         ),
-        case(
+        absent(
             "address that nobody has",
             "address.move",
             |_| json!({ "from": "local", "to": "local", "address": { "ip": "192.0.2.1", "device": "nowhere0" } }),
-            nothing,
-            End::Failed,
         ),
-        case(
+        absent(
             "images of a process that is not there",
             "criu.checkpoint",
             |_| json!({ "host": "local", "process": { "pid_file": "/nowhere/service.pid" }, "images": "/nowhere/images" }),
-            nothing,
-            End::Failed,
         ),
-        case(
+        absent(
             "container that is not there",
             "container.migrate",
             |_| json!({ "from": "local", "to": "local", "container": "nobody" }),
-            nothing,
-            End::Failed,
         ),
-        case(
-            "images that are not there",
-            "criu.restore",
-            |_| json!({ "host": "local", "images": "/nowhere/images" }),
-            nothing,
-            End::Failed,
-        ),
-        case(
+        absent("images that are not there", "criu.restore", |_| json!({ "host": "local", "images": "/nowhere/images" })),
+        absent(
             "checkpoint of no container",
             "container.checkpoint",
             |_| json!({ "container": "nobody", "file": "/nowhere/nobody.tar" }),
-            nothing,
-            End::Failed,
         ),
-        case(
-            "container of no checkpoint",
-            "container.restore",
-            |_| json!({ "file": "/nowhere/nobody.tar" }),
-            nothing,
-            End::Failed,
-        ),
-        case(
+        absent("container of no checkpoint", "container.restore", |_| json!({ "file": "/nowhere/nobody.tar" })),
+        absent(
             "process that is not there",
             "criu.migrate",
             |_| json!({ "from": "local", "to": "local", "process": { "pid_file": "/nowhere/service.pid" } }),
-            nothing,
-            End::Failed,
         ),
         case("catch up with no server", "postgres.catch_up", |_| json!({ "replica": replica() }), nothing, End::Failed),
         case("wait for a time", "wait", |_| json!({ "for": "20ms" }), nothing, End::Well),

@@ -34,7 +34,8 @@ pub(in crate::steps) fn span(time: Duration) -> Span {
 impl Cargo<'_> {
     /// The whole way. A process that cannot be restored there runs again here, and the failure says why.
     pub(super) async fn carry(&self, ctx: &StepContext, from: &Site<'_>, to: &Site<'_>) -> Result<Carried, StepError> {
-        from.make_folder().await?;
+        // What can be done before the freeze is.
+        tokio::try_join!(from.make_folder(), to.make_folder())?;
         if from.at.is_some() {
             let tried = async {
                 from.open_gate(to).await?;
@@ -42,17 +43,17 @@ impl Cargo<'_> {
                 from.close_gate().await
             };
             if let Err(error) = tried.await {
-                from.tidy().await?;
+                tokio::try_join!(from.tidy(), to.tidy())?;
                 return Err(error);
             }
         }
         let start = ctx.clock.monotonic();
         ctx.log("the process is frozen");
         if let Err(error) = from.dump(self.process.pid, &self.flags, self.address).await {
-            return Err(self.unfrozen(ctx, from, error).await);
+            return Err(self.unfrozen(ctx, from, to, error).await);
         }
         let dumped = ctx.clock.monotonic();
-        let (copied, images) = self.land(ctx, from, to).await?;
+        let (copied, images) = self.land(ctx, from, to, true).await?;
         let end = ctx.clock.monotonic();
         let phases = [dumped.saturating_sub(start), copied.saturating_sub(dumped), end.saturating_sub(copied)].map(span);
         let freeze = span(end.saturating_sub(start));
@@ -66,18 +67,24 @@ impl Cargo<'_> {
         Ok(Carried { freeze, phases, images, pages: None })
     }
 
-    /// From whole images on: they are copied and the process is restored there, or again here.
+    /// From whole images on: they are copied and the process is restored there, or again here. An attempt that dumped it itself
+    /// has `prepared` the target, and taken the address away.
     pub(super) async fn land(
         &self,
         ctx: &StepContext,
         from: &Site<'_>,
         to: &Site<'_>,
+        is_prepared: bool,
     ) -> Result<(Duration, ByteSize), StepError> {
         let landing = async {
-            to.make_folder().await?;
+            if !is_prepared {
+                to.make_folder().await?;
+            }
             let give = async {
                 let Some(address) = self.address else { return Ok(()) };
-                address.away(&from.shell, from.is_target).await?;
+                if !is_prepared {
+                    address.away(&from.shell, from.is_target).await?;
+                }
                 address.give_guarded(&to.shell, to.is_target, &to.guard).await
             };
             let send = async { if from.at.is_some() { straight(from, to).await } else { copy(from, to).await } };
@@ -93,12 +100,14 @@ impl Cargo<'_> {
     }
 
     /// A dump that failed leaves the process as it was, if it is there.
-    pub(super) async fn unfrozen(&self, ctx: &StepContext, from: &Site<'_>, error: StepError) -> StepError {
+    pub(super) async fn unfrozen(&self, ctx: &StepContext, from: &Site<'_>, to: &Site<'_>, error: StepError) -> StepError {
         match from.find(self.process.pid, &self.process.sum).await {
             Ok(found) if found.runs => {
                 ctx.log("it was not dumped: it runs on where it was");
-                if let Err(more) = from.tidy().await {
-                    ctx.warn(format!("what CRIU left on `{}` could not be removed: {more}", from.host()));
+                for site in [from, to] {
+                    if let Err(more) = site.tidy().await {
+                        ctx.warn(format!("what was to be on `{}` could not be removed: {more}", site.host()));
+                    }
                 }
                 error
             }

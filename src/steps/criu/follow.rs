@@ -26,7 +26,7 @@ impl Cargo<'_> {
         ctx.log("the process is frozen");
         if let Err(error) = from.serve(pid, &self.flags, self.address).await {
             // When it was frozen all the same, the next attempt finds it.
-            return Err(self.unfrozen(ctx, from, error).await);
+            return Err(self.unfrozen(ctx, from, to, error).await);
         }
         let dumped = ctx.clock.monotonic();
         let (copied, images) = match self.arrive(ctx, from, to).await {

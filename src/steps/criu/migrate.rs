@@ -175,7 +175,7 @@ impl CriuMigrate {
             }
             (false, false) if here.is_dumped => {
                 ctx.log(format!("its images are whole on `{}`: goes on from them", from.host()));
-                cargo.land(ctx, from, to).await?;
+                cargo.land(ctx, from, to, false).await?;
                 None
             }
             (false, false) if there.is_dumped => {
