@@ -151,8 +151,10 @@ fn a_runner_that_is_killed_leaves_a_container_that_the_next_one_finds() {
     container::image(&[at, other]);
     container::count(at, 4);
     let asker = Asker::start();
-    for (when, at_source, at_target) in stories {
-        for goes_on in [false, true] {
+    // In the short form each once, resumed or rolled back in turn.
+    let all = std::env::var_os("FERRY_SWEEP").is_some();
+    for (number, (when, at_source, at_target)) in stories.into_iter().enumerate() {
+        for goes_on in [false, true].into_iter().filter(|goes_on| all || *goes_on == (number % 2 == 1)) {
             let way = scripted(&lab, [at, other], &at_source, &at_target);
             bench.write("move.yaml", &way);
             let mut runner = bench.start(&["run", "move.yaml", "--yes"]);
