@@ -1,8 +1,8 @@
 //! How much is done at once: found by trying, as long as nobody says a number.
 //!
-//! The number of places grows by a quarter, then doubles, while that moves much more; then it stays, and is tried a little higher
-//! and a little lower in turns: more places than move more only cost memory, and with it CPU time. A service that asks for fewer requests
-//! (429, 503) halves it.
+//! The number of places grows by a quarter, then by half, while that moves much more; then it stays, and is tried a little
+//! higher and a little lower in turns: more places than move more only cost memory, and with it CPU time. A service that
+//! asks for fewer requests (429, 503) halves it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,10 +25,10 @@ const LONG_LOOK: Duration = Duration::from_secs(1);
 const CARE: Duration = Duration::from_secs(5);
 /// How long a level is kept before another one is tried.
 const STAY: Duration = Duration::from_secs(3);
-/// A quarter more places have to move so much more for twice as many to be tried.
+/// A quarter more places have to move so much more for half as many again to be tried.
 const WORTH_RISING: f64 = 1.12;
-/// Twice the places have to move so much more for another doubling.
-const WORTH_DOUBLING: f64 = 1.25;
+/// And those so much more for the next half.
+const WORTH_MORE: f64 = 1.2;
 /// And so much more to be kept at all; a quarter more of them, too.
 const WORTH_KEEPING: f64 = 1.1;
 /// A quarter less of them is kept if so much is still moved.
@@ -189,10 +189,10 @@ impl Level {
         match self.phase {
             Phase::Fixed => {}
             Phase::Rising { before } => {
-                let worth = if limit >= before * 2 { WORTH_DOUBLING } else { WORTH_RISING };
+                let worth = if limit * 2 >= before * 3 { WORTH_MORE } else { WORTH_RISING };
                 if limit < MOST && rate > self.best * worth {
                     // The first step is a small one: whoever is near the right number is soon back.
-                    let more = if limit == before { limit / 4 } else { limit };
+                    let more = if limit == before { limit / 4 } else { limit / 2 };
                     self.gate.set((limit + more).min(MOST));
                     self.best = rate;
                     self.phase = Phase::Rising { before: limit };
@@ -227,7 +227,7 @@ impl Level {
                     self.best = rate;
                     if is_up {
                         // What comes now may be of another kind than what came before.
-                        self.gate.set((limit * 2).min(MOST));
+                        self.gate.set((limit * 3 / 2).min(MOST));
                         self.phase = Phase::Rising { before: limit };
                     }
                 }
