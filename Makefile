@@ -50,7 +50,7 @@ sweep: tools kills ## the long crash sweep: kill -9 at SWEEP random moments, res
 	FERRY_KILLS=$(SWEEP) cargo nextest run --locked --no-capture --test sweep
 	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test matrix
 	FERRY_KILLS=40 cargo nextest run --locked --no-capture --test postgres_migration --test postgres_weather --test postgres_through_a_bucket killed
-	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test postgres_kills
+	FERRY_SWEEP=1 cargo nextest run --locked --no-capture --test postgres_kills --test postgres_logical_migration
 	FERRY_SWEEP=1 FERRY_KILLS=40 cargo nextest run --locked --no-capture --test criu --test container killed
 
 trials: tools ## PostgreSQL there and back ten times, near and far, and a process in every mode; prints the pauses

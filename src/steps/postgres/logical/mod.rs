@@ -140,6 +140,9 @@ with:
 
     async fn run(&self, ctx: &StepContext, before: &Before) -> Result<Subscribed, StepError> {
         let start = ctx.clock.monotonic();
+        if ctx.attempt.interrupted || ctx.attempt.number > 1 {
+            self.end_left(ctx, before).await?;
+        }
         let password = self.let_in(ctx, before).await?;
         self.copy_roles(ctx, before).await?;
         for database in &before.databases {
@@ -161,6 +164,7 @@ with:
     }
 
     async fn undo(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
+        self.end_left(ctx, before).await?;
         for database in &before.databases {
             self.drop_copy(ctx, before, database).await?;
         }

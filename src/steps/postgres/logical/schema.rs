@@ -3,7 +3,7 @@
 use tokio::io::duplex;
 
 use super::look::list;
-use super::{Before, Logical};
+use super::{Before, Logical, slot};
 use crate::error::StepError;
 use crate::hosts::{Finished, Invocation, Streams};
 use crate::postgres::{Owner, quote_literal, quote_name};
@@ -72,6 +72,14 @@ impl Logical {
         Ok(())
     }
 
+    /// Ends what an earlier attempt has sent to the target and is still at work: a statement outlives the runner that sent it.
+    pub(super) async fn end_left(&self, ctx: &StepContext, before: &Before) -> Result<(), StepError> {
+        let target = ctx.reach().connect(&self.to).await?;
+        let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+                   where application_name = $1 and backend_type = 'client backend' and pid <> pg_backend_pid()";
+        target.rows("end what an earlier attempt is still at", sql, &[&before.name]).await.map(drop)
+    }
+
     /// Whether the database at the target is there, and this run's.
     pub(super) async fn made(&self, ctx: &StepContext, before: &Before, database: &str) -> Result<Option<bool>, StepError> {
         let target = ctx.reach().connect(&self.to).await?;
@@ -105,17 +113,21 @@ impl Logical {
         }
         ctx.progress(Progress { message: Some(format!("copies the schema of `{database}`")), ..Progress::default() });
         let source = reach.connect(&self.from).await?;
-        // Closed from its first moment until a cutover: who wrote to it meanwhile would write beside the source.
-        let asked = "select format('create database %I template template0 encoding %L lc_collate %L lc_ctype %L owner %I connection limit 0',
-                     datname, pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba)) from pg_database where datname = $1";
-        let make: String = source.one("ask what the database is like", asked, &[&database]).await?;
+        // Closed from its first moment until a cutover: who wrote to it meanwhile would write beside the source. It has a name
+        // that only this step gives until it is marked as made by it: what undo drops is never in doubt.
+        let unborn = quote_name(&slot(&before.name, &before.databases, database));
+        target.orders("drop what was half made", &format!("drop database if exists {unborn} with (force)")).await?;
+        let asked = "select format('create database %s template template0 encoding %L lc_collate %L lc_ctype %L owner %I connection limit 0',
+                     $2::text, pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba)) from pg_database where datname = $1";
+        let make: String = source.one("ask what the database is like", asked, &[&database, &unborn]).await?;
         target.orders("make the database", &make).await?;
-        target.orders("mark the database", &format!("alter database {name} set ferry.made = {key}")).await?;
+        target.orders("mark the database", &format!("alter database {unborn} set ferry.made = {key}")).await?;
         let asked = "select datconnlimit::text from pg_database where datname = $1";
         let limit: String = source.one("ask how many may use the database", asked, &[&database]).await?;
         target
-            .orders("mark the database", &format!("alter database {name} set ferry.clients = {}", quote_literal(&limit)))
+            .orders("mark the database", &format!("alter database {unborn} set ferry.clients = {}", quote_literal(&limit)))
             .await?;
+        target.orders("name the database", &format!("alter database {unborn} rename to {name}")).await?;
         self.pipe(ctx, before, database).await?;
         for statement in source.rows("ask what belongs to the database", BESIDE, &[&database, &before.roles]).await? {
             let statement: String =

@@ -89,10 +89,13 @@ impl Logical {
 
     /// Drops the database at the target, with its subscription.
     pub(super) async fn drop_copy(&self, ctx: &StepContext, before: &Before, database: &str) -> Result<(), StepError> {
+        let reach = ctx.reach();
+        let unborn = quote_name(&slot(&before.name, &before.databases, database));
+        let sql = format!("drop database if exists {unborn} with (force)");
+        reach.connect(&self.to).await?.orders("drop what was half made", &sql).await?;
         if self.made(ctx, before, database).await? != Some(true) {
             return Ok(());
         }
-        let reach = ctx.reach();
         unsubscribe(&reach.connect_to(&self.to, database).await?, &before.name).await?;
         let target = reach.connect(&self.to).await?;
         target.orders("drop the database", &format!("drop database if exists {} with (force)", quote_name(database))).await
