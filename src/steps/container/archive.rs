@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::super::criu::named::{criu, root};
 use super::super::criu::site::Site;
-use super::place::Place;
+use super::place::{Place, podman};
 use super::preflight::{self, Container};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
@@ -73,18 +74,6 @@ pub struct ContainerRestore {
     /// The user whose container it becomes; `root` unless given, and CRIU takes no other.
     #[serde(default = "root", rename = "become")]
     run_as: String,
-}
-
-fn podman() -> String {
-    "podman".to_owned()
-}
-
-fn criu() -> String {
-    "criu".to_owned()
-}
-
-fn root() -> String {
-    "root".to_owned()
 }
 
 /// Podman on the host of the step.

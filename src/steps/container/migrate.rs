@@ -6,9 +6,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::super::address::Address;
+use super::super::criu::named::{criu, root, shm};
 use super::super::criu::site::Site;
 use super::carry::{Cargo, Carried, enter};
-use super::place::Place;
+use super::place::{Place, podman};
 use super::preflight::{self, Container};
 use crate::catalogue::{Interrupted, Traits, Undo};
 use crate::error::StepError;
@@ -61,22 +62,6 @@ pub struct ContainerMigrate {
     /// The user whose container it is; `root` unless given, and CRIU takes no other.
     #[serde(default = "root", rename = "become")]
     run_as: String,
-}
-
-fn shm() -> String {
-    "/dev/shm".to_owned()
-}
-
-fn podman() -> String {
-    "podman".to_owned()
-}
-
-fn criu() -> String {
-    "criu".to_owned()
-}
-
-fn root() -> String {
-    "root".to_owned()
 }
 
 /// What was there before.

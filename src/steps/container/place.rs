@@ -53,6 +53,11 @@ const COMPLAINTS: &str = r#"own=$("$2" inspect --type container --format '{{.Sta
 said=$(grep -h Error "$own/$4" 2>/dev/null | grep -v -e RLIMIT_NOFILE | sed 's/^([0-9. ]*) *[0-9]*: *//; s/Error ([^)]*): //' | tail -n 3)
 [ -n "$said" ] || said=$(grep -v '^log file: ' "$1/said" 2>/dev/null | tail -n 3); printf '%s\n' "$said""#;
 
+/// Podman, on the path.
+pub(super) fn podman() -> String {
+    "podman".to_owned()
+}
+
 impl Place<'_> {
     pub(super) fn host(&self) -> &str {
         self.site.host()

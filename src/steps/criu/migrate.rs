@@ -9,7 +9,7 @@ use super::super::address::Address;
 use super::carry::{Cargo, Carried};
 use super::estimate::Estimate;
 use super::mode::{Mode, Pages};
-use super::named::{Named, criu, root};
+use super::named::{Named, criu, root, shm};
 use super::preflight::{self, Needs, Process};
 use super::site::Site;
 use super::through;
@@ -72,10 +72,6 @@ pub struct CriuMigrate {
     /// The user who may use CRIU there; `root` unless given.
     #[serde(default = "root", rename = "become")]
     run_as: String,
-}
-
-fn shm() -> String {
-    "/dev/shm".to_owned()
 }
 
 /// What was there before.

@@ -7,7 +7,7 @@ mod follow;
 mod lazy;
 mod migrate;
 pub(in crate::steps) mod mode;
-mod named;
+pub(in crate::steps) mod named;
 pub(in crate::steps) mod preflight;
 mod restore;
 pub(in crate::steps) mod site;

@@ -32,10 +32,17 @@ impl Named {
     }
 }
 
-pub(super) fn criu() -> String {
+/// CRIU, on the path.
+pub(in crate::steps) fn criu() -> String {
     "criu".to_owned()
 }
 
-pub(super) fn root() -> String {
+/// The user whom CRIU asks for.
+pub(in crate::steps) fn root() -> String {
     "root".to_owned()
+}
+
+/// A folder in memory.
+pub(in crate::steps) fn shm() -> String {
+    "/dev/shm".to_owned()
 }
